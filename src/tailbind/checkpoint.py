@@ -1,0 +1,126 @@
+"""Checkpoints: tensors, arrays and JSON-able values in one file, written whole and read without running code."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from tailbind.errors import CheckpointError
+from tailbind.runtime import writing
+
+FORMAT: Final = "tailbind checkpoint"
+#: Raised whenever a checkpoint of before cannot be read as one of now.
+VERSION: Final = 1
+
+MODEL, RESUME = "model", "resume"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with all it needs to predict.
+
+    Attributes
+    ----------
+    recipe_name : of the recipe it was trained by
+    recipe : the recipe resolved, section by section
+    features : state of the feature pipeline
+    model_kind : registered name of the model
+    model : state of the model
+    epoch : that it is from; 0 for models without epochs
+    val_loss : validation loss of that epoch
+    """
+
+    recipe_name: str
+    recipe: Mapping[str, Any]
+    features: Mapping[str, Any]
+    model_kind: str
+    model: Mapping[str, Any]
+    epoch: int
+    val_loss: float
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
+    save_state(path, MODEL, vars(checkpoint))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint written by `save_checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        For a file that is missing, truncated, not a checkpoint, of another version, or holds code.
+    """
+    return Checkpoint(**load_state(path, MODEL))
+
+
+def save_state(path: Path, content: str, state: Mapping[str, Any]) -> None:
+    """Write tensors, arrays and JSON-able values, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, "content": content, **_portable(dict(state))}, buffer)
+    with writing(path) as handle:
+        handle.write(buffer.getbuffer())
+
+
+def load_state(path: Path, content: str) -> dict[str, Any]:
+    """Read what `save_state` wrote; never runs code that a file may hold.
+
+    Raises
+    ------
+    CheckpointError
+        For a file that is missing, truncated, not a checkpoint, of another version, or holds code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} must be a tailbind checkpoint; there is no such file.")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} must be a whole tailbind checkpoint; it is truncated or something else.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} must hold tensors and plain values only; it holds code, which was not run. Do not use it."
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} must be a whole tailbind checkpoint; it is truncated or damaged.") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} must be a tailbind checkpoint; it was written by something else.")
+    found = state.get("version")
+    if found != VERSION:
+        raise CheckpointError(
+            f"{path} must be a checkpoint of version {VERSION}; got version {found}. "
+            "Train again, or use the tailbind that wrote it."
+        )
+    if state.get("content") != content:
+        raise CheckpointError(f"{path} must hold a {content} state; got a {state.get('content')} state.")
+    return {key: _native(value) for key, value in state.items() if key not in ("format", "version", "content")}
+
+
+_ARRAY: Final = "__array__"
+
+
+def _portable(value: Any) -> Any:
+    """Return `value` with NumPy arrays as marked tensors, for the reader admits no NumPy types."""
+    if isinstance(value, np.ndarray):
+        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(value))}
+    if isinstance(value, Mapping):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    return value
+
+
+def _native(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY}:
+            return value[_ARRAY].numpy()
+        return {key: _native(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_native(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Predictions against measurements: arrays in, numbers out. Needs no torch."""

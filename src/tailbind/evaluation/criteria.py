@@ -1,0 +1,166 @@
+"""The seeds' success criteria and their table of expected performance, and what to do after each grade."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tailbind.evaluation.metrics import figure
+from tailbind.scale import BIN_NAMES
+
+LEVELS: Final = ("minimum", "target", "stretch")
+
+#: level → metric → threshold; errors must be below, correlations above.
+CRITERIA: Final[Mapping[str, Mapping[str, float]]] = {
+    "minimum": {"very_strong.rmse": 2.0, "rmse": 1.2, "spearman": 0.55},
+    "target": {"very_strong.rmse": 1.5, "rmse": 1.0, "spearman": 0.65},
+    "stretch": {"very_strong.rmse": 1.0, "rmse": 0.8, "spearman": 0.75},
+}
+
+#: metric → what the seeds' author measured with v1, on a table of their own.
+SEEDS_V1: Final[Mapping[str, float]] = {
+    "rmse": 1.4761, "spearman": 0.3912, "pearson": 0.7265, "r2": 0.5188,
+    "very_weak.rmse": 1.1183, "weak.rmse": 1.7306, "moderate.rmse": 0.9875,
+    "strong.rmse": 1.5264, "very_strong.rmse": 2.9394,
+}  # fmt: skip
+
+#: metric → the range the seeds expect of v2, its less and its more ambitious end.
+EXPECTED: Final[Mapping[str, tuple[float, float]]] = {
+    "rmse": (1.0, 0.8), "spearman": (0.65, 0.75), "pearson": (0.80, 0.85), "r2": (0.65, 0.75),
+    "very_weak.rmse": (0.9, 0.7), "weak.rmse": (1.4, 1.2), "moderate.rmse": (0.8, 0.6),
+    "strong.rmse": (1.2, 1.0), "very_strong.rmse": (1.5, 1.0),
+}  # fmt: skip
+
+#: Grade → the seeds' word for it.
+WORDS: Final = {"stretch": "excellent", "target": "good", "minimum": "OK", "none": "poor"}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One threshold and whether it is met.
+
+    Attributes
+    ----------
+    level : minimum, target or stretch; "expected" for the table of expected performance
+    metric : flat name ("very_strong.rmse")
+    threshold : to be below (errors) or above (correlations)
+    value : measured; None where the test set has no such rows
+    met : None where there is no value
+    clear : whether the whole 95 % interval is on the value's side of the threshold; None without interval
+    """
+
+    level: str
+    metric: str
+    threshold: float
+    value: float | None
+    met: bool | None
+    clear: bool | None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether less of a metric is better.
+
+    >>> lower_is_better("weak.rmse"), lower_is_better("r2")
+    (True, False)
+    """
+    return metric.rsplit(".", 1)[-1] in ("rmse", "mae", "bias")
+
+
+def judge(figures: Mapping[str, Any], level: str, metric: str, threshold: float) -> Criterion:
+    """Return one criterion for figures as `evaluate` gives them, with intervals under `intervals`."""
+    value = figure(figures, metric)
+    if value is None:
+        return Criterion(level, metric, threshold, None, None, None)
+    met = value < threshold if lower_is_better(metric) else value > threshold
+    interval = _interval(figures.get("intervals"), metric)
+    clear = None if interval is None else not interval[0] <= threshold <= interval[1]
+    return Criterion(level, metric, threshold, value, met, clear)
+
+
+def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the grade and everything it rests on, as `metrics.json` has it under `criteria`.
+
+    A level is reached when none of its criteria is missed and at least one could be judged. Criteria on bins
+    without test rows are not judged, and listed as such.
+    """
+    judged = [judge(figures, level, metric, limit) for level in LEVELS for metric, limit in CRITERIA[level].items()]
+    expected = [judge(figures, "expected", metric, EXPECTED[metric][0]) for metric in EXPECTED]
+    reached = "none"
+    for level in LEVELS:
+        marks = [criterion.met for criterion in judged if criterion.level == level]
+        if False in marks or True not in marks:
+            break
+        reached = level
+    return {
+        "grade": reached,
+        "word": WORDS[reached],
+        "levels": {level: [vars(c) for c in judged if c.level == level] for level in LEVELS},
+        "expected": [{**vars(c), "range": list(EXPECTED[c.metric]), "seeds_v1": SEEDS_V1[c.metric]} for c in expected],
+    }
+
+
+def next_steps(grade_name: str, run: str, data: str) -> list[tuple[str, str]]:
+    """Return (what to do, command) pairs that follow a grade, in the seeds' order.
+
+    Parameters
+    ----------
+    grade_name : "none", "minimum", "target" or "stretch"
+    run, data : the run folder and the table, as the commands name them
+    """
+    again = f"tailbind train {data} --out"
+    if grade_name in ("target", "stretch"):
+        return [
+            ("Use it: predict new pairs", f"tailbind predict {run} NEW_PAIRS.csv --out predictions.csv"),
+            ("Write it up: the comparison as a LaTeX table", f"tailbind compare OTHER_RUN {run} --out comparison"),
+            ("Trust it: the same model with identical pairs kept together",
+             f"{again} {run}-pairs --recipe v2 --set split.kind=pair"),
+        ]  # fmt: skip
+    if grade_name == "minimum":
+        return [
+            (
+                "Two-stage training: all data, then the extremes",
+                f"{again} {run}-two-stage --recipe v2-two-stage",
+            ),
+            ("An ensemble of five", f"{again} {run}-ensemble --recipe v2-ensemble"),
+            (
+                "All 1,280 features instead of 150 (esm2_dim_* columns)",
+                f"{again} {run}-full --recipe v2-full",
+            ),
+        ]
+    return [
+        ("Check the labels: repeated values (under Labels in the report) and the largest residuals",
+         f"open {run}/report.html"),
+        (
+            "Better features: another block of columns",
+            f"{again} {run}-features --recipe v2 --set features.columns.prefix=PREFIX",
+        ),
+        ("Another architecture: larger, trained longer", f"{again} {run}-larger --recipe v2-underfitting"),
+        ("External data: more very strong binders",
+         f"tailbind train {data} MORE.csv --recipe v2 --out {run}-more"),
+    ]  # fmt: skip
+
+
+def metric_label(metric: str) -> str:
+    """Return a metric's name as a table shows it.
+
+    >>> metric_label("very_strong.rmse"), metric_label("r2"), metric_label("spearman")
+    ('Very strong RMSE', 'R²', 'Spearman')
+    """
+    words = {
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "r2": "R²",
+        "bias": "bias",
+        "spearman": "Spearman",
+        "pearson": "Pearson",
+    }
+    bin_name, _, name = metric.rpartition(".")
+    label = words.get(name, name)
+    return f"{bin_name.replace('_', ' ').capitalize()} {label}" if bin_name in BIN_NAMES else label
+
+
+def _interval(intervals: Mapping[str, Any] | None, metric: str) -> tuple[float, float] | None:
+    if intervals is None:
+        return None
+    bin_name, _, name = metric.rpartition(".")
+    entry = (intervals["bins"].get(bin_name) or {}).get(name) if bin_name else intervals.get(name)
+    return None if entry is None else (float(entry[0]), float(entry[1]))

@@ -1,0 +1,161 @@
+"""What a run's own history says is wrong with it, and which options the seeds' troubleshooting advises."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: Validation loss at the end over its lowest, from which training has gone on for too long.
+OVERFIT_RISE: Final = 1.15
+#: Validation loss over training loss at the end, from which the model has learned its rows by heart.
+OVERFIT_GAP: Final = 2.0
+#: Validation RMSE over ridge regression's (or the labels' SD), from which a network has learned too little.
+UNDERFIT_RATIO: Final = 1.0
+#: Fall of the validation loss over the last fifth of the epochs, from which more epochs would help.
+STILL_FALLING: Final = 0.05
+#: Typical change of the validation loss from one epoch to the next, from which training is unstable.
+UNSTABLE_STEP: Final = 0.25
+#: Share of the labels' SD, or of the rows in distinct predictions, below which predictions have collapsed.
+COLLAPSED_SPREAD: Final = 0.1
+COLLAPSED_DISTINCT: Final = 0.01
+#: Seconds per epoch above which the seeds call training slow.
+SLOW_EPOCH_SECONDS: Final = 15 * 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A symptom, what shows it, and the options to try.
+
+    Attributes
+    ----------
+    symptom : overfitting, underfitting, collapse, instability or slowness
+    evidence : the figures it was found by
+    options : `--set` values, in the order to try them
+    advice : what options cannot do, "" for nothing
+    """
+
+    symptom: str
+    evidence: str
+    options: tuple[str, ...]
+    advice: str = ""
+
+
+def diagnose(
+    history: Mapping[str, Sequence[float]],
+    validation: Mapping[str, Any],
+    ridge_rmse: float | None = None,
+    device: str = "",
+) -> list[Finding]:
+    """Return what is wrong with a finished training, nothing being a good answer.
+
+    Parameters
+    ----------
+    history : the columns of `history.csv`; empty lists for models without epochs
+    validation : figures of the validation rows, as `evaluate` gives them
+    ridge_rmse : ridge regression's RMSE on the same rows
+    device : the device trained on, for advice on speed
+    """
+    findings = [_collapse(validation)]
+    if len(history.get("epoch", ())):
+        train = np.asarray(history["train_loss"], dtype=np.float64)
+        val = np.asarray(history["val_loss"], dtype=np.float64)
+        seconds = np.asarray(history["seconds"], dtype=np.float64)
+        findings += [
+            _overfitting(train, val),
+            _underfitting(train, val, validation, ridge_rmse),
+            _instability(val),
+            _slowness(seconds, device),
+        ]
+    return [finding for finding in findings if finding is not None]
+
+
+def _tail(values: Array) -> Array:
+    """Return the last tenth of the epochs, at least one."""
+    return values[-max(1, len(values) // 10) :]
+
+
+def _overfitting(train: Array, val: Array) -> Finding | None:
+    best = int(np.argmin(val))
+    at_end_train, at_end_val = float(np.median(_tail(train))), float(np.median(_tail(val)))
+    risen = at_end_val > OVERFIT_RISE * val[best] and at_end_train <= train[best]
+    gap = at_end_train > 0 and at_end_val > OVERFIT_GAP * at_end_train and best < len(val) - 1
+    if not (risen or gap):
+        return None
+    return Finding(
+        "overfitting",
+        f"At the end the training loss is {at_end_train:.3g} and the validation loss {at_end_val:.3g}; the latter "
+        f"was lowest, {val[best]:.3g}, after epoch {best + 1} of {len(val)}.",
+        (
+            "model.dropout=0.4",
+            "optimizer.weight_decay=1e-3",
+            "model.hidden_dims=[256,128,64]",
+            "loss.kind=mse",
+        ),
+    )
+
+
+def _underfitting(train: Array, val: Array, validation: Mapping[str, Any], ridge_rmse: float | None) -> Finding | None:
+    reference = ridge_rmse if ridge_rmse is not None else float(validation["label_sd"])
+    name = "ridge regression" if ridge_rmse is not None else "their SD"
+    fifth = max(1, len(val) // 5)
+    before = float(np.median(val[-2 * fifth : -fifth])) if len(val) > fifth else float("nan")
+    fall = 1 - float(np.median(val[-fifth:])) / before if before > 0 else 0.0
+    too_little = float(validation["rmse"]) > UNDERFIT_RATIO * reference
+    falling = len(val) >= 5 and fall > STILL_FALLING and train[-1] <= train[-fifth - 1]
+    if not (too_little or falling):
+        return None
+    evidence = []
+    if too_little:
+        evidence.append(f"Validation RMSE {float(validation['rmse']):.3f} is above {reference:.3f}, that of {name}.")
+    if falling:
+        evidence.append(f"The validation loss was still falling, by {fall:.0%} over the last fifth of the epochs.")
+    return Finding(
+        "underfitting",
+        " ".join(evidence),
+        ("training.epochs=150", "model.hidden_dims=[1024,512,256,128]", "optimizer.lr=0.0003"),
+    )
+
+
+def _collapse(validation: Mapping[str, Any]) -> Finding | None:
+    n, distinct = int(validation["n"]), int(validation["distinct_predictions"])
+    spread, label_sd = float(validation["prediction_sd"]), float(validation["label_sd"])
+    if n < 2 or (spread > COLLAPSED_SPREAD * label_sd and distinct > max(1, min(COLLAPSED_DISTINCT * n, 20))):
+        return None
+    return Finding(
+        "collapse",
+        f"{distinct:,} distinct predictions on {n:,} validation rows; their SD is {spread:.3f}, the labels' "
+        f"{label_sd:.3f}.",
+        ("optimizer.lr=0.0003", "loss.kind=mse", "loss.extreme_factor=1.0"),
+    )
+
+
+def _instability(val: Array) -> Finding | None:
+    if len(val) < 6:
+        return None
+    later = val[len(val) // 3 :]
+    steps = np.abs(np.diff(np.log(np.maximum(later, 1e-12))))
+    typical = float(np.median(steps))
+    if typical <= UNSTABLE_STEP:
+        return None
+    return Finding(
+        "instability",
+        f"From one epoch to the next the validation loss typically changes by {np.expm1(typical):.0%}.",
+        ("optimizer.lr=0.0001", "training.clip_grad_norm=1.0", "loss.extreme_factor=1.0"),
+    )
+
+
+def _slowness(seconds: Array, device: str) -> Finding | None:
+    typical = float(np.median(seconds))
+    if typical <= SLOW_EPOCH_SECONDS:
+        return None
+    no_gpu = device.startswith("cpu")
+    return Finding(
+        "slowness",
+        f"An epoch takes {typical / 60:.0f} minutes{' on the CPU' if no_gpu else ''}.",
+        ("training.batch_size=256",),
+        "Use a GPU: in Colab, Runtime → Change runtime type → GPU." if no_gpu else "",
+    )

@@ -1,0 +1,265 @@
+"""Errors and correlations, overall and per affinity bin, with bootstrap intervals.
+
+Every metric takes `sample_weight`; a bootstrap resample is a weight per row that counts how often it was
+drawn. Intervals are percentile intervals over resamples of rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tailbind.scale import BIN_NAMES, bin_index
+
+Array = NDArray[np.float64]
+
+N_RESAMPLES: Final = 1000
+CONFIDENCE: Final = 0.95
+#: The overall metrics, in the order in which people read them.
+OVERALL: Final = ("rmse", "mae", "spearman", "pearson", "r2")
+#: Metrics of which less is better.
+ERRORS: Final = ("rmse", "mae", "bias", "one_sided_rmse")
+_ROWS_AT_A_TIME: Final = 2_000_000
+
+
+def rmse(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return the root of the mean squared error; nan without rows.
+
+    >>> rmse(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == 2**0.5
+    True
+    """
+    return float(np.sqrt(_mean(np.square(y_pred - y_true), sample_weight)))
+
+
+def mae(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return the mean absolute error; nan without rows."""
+    return _mean(np.abs(y_pred - y_true), sample_weight)
+
+
+def bias(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return the mean of predicted minus true; nan without rows."""
+    return _mean(y_pred - y_true, sample_weight)
+
+
+def r2(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return the coefficient of determination, 1 − Σe² / Σ(y − ȳ)²; nan where `y_true` is constant."""
+    if len(y_true) == 0:
+        return float("nan")
+    spread = _mean(np.square(y_true - _mean(y_true, sample_weight)), sample_weight)
+    return float(1 - _mean(np.square(y_pred - y_true), sample_weight) / spread) if spread > 0 else float("nan")
+
+
+def pearson(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return Pearson's correlation; nan where either side is constant or there are fewer than two rows."""
+    if len(y_true) < 2 or np.ptp(y_true) == 0 or np.ptp(y_pred) == 0:
+        return float("nan")
+    a = y_true - _mean(y_true, sample_weight)
+    b = y_pred - _mean(y_pred, sample_weight)
+    scale = np.sqrt(_mean(a * a, sample_weight) * _mean(b * b, sample_weight))
+    return float(_mean(a * b, sample_weight) / scale) if scale > 0 else float("nan")
+
+
+def spearman(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return Spearman's rank correlation, ties at their mean rank; weights count repeated rows."""
+    if sample_weight is None:
+        return pearson(stats.rankdata(y_true), stats.rankdata(y_pred))
+    return pearson(_Ranks(y_true)(sample_weight), _Ranks(y_pred)(sample_weight), sample_weight)
+
+
+class _Ranks:
+    """Mean ranks of values, again and again under other counts, sorted only once."""
+
+    def __init__(self, values: Array) -> None:
+        self._distinct, self._place = np.unique(values, return_inverse=True)
+
+    def __call__(self, counts: Array) -> Array:
+        """Return the rank of each row among rows repeated `counts` times."""
+        per_value = np.bincount(self._place, weights=counts, minlength=len(self._distinct))
+        ranks: Array = (np.cumsum(per_value) - (per_value - 1) / 2)[self._place]
+        return ranks
+
+
+def evaluate(y_true: Array, y_pred: Array) -> dict[str, Any]:
+    """Return every figure of a set of predictions, as `metrics.json` has them.
+
+    Parameters
+    ----------
+    y_true, y_pred : (n_samples,) pKd
+
+    Returns
+    -------
+    dict
+        n, the overall metrics, SDs, the number of distinct predictions (to a thousandth), and under `bins`
+        one entry per affinity bin of `y_true`: n, rmse, mae, bias, or None where it has no rows.
+    """
+    figures: dict[str, Any] = {"n": len(y_true)}
+    functions: dict[str, Callable[[Array, Array], float]] = {
+        "rmse": rmse, "mae": mae, "spearman": spearman, "pearson": pearson, "r2": r2,
+    }  # fmt: skip
+    figures |= {name: function(y_true, y_pred) for name, function in functions.items()}
+    figures["bias"] = bias(y_true, y_pred)
+    figures["label_sd"] = float(y_true.std()) if len(y_true) else float("nan")
+    figures["prediction_sd"] = float(y_pred.std()) if len(y_pred) else float("nan")
+    figures["distinct_predictions"] = len(np.unique(y_pred.round(3)))
+    bins = bin_index(y_true)
+    figures["bins"] = {}
+    for index, name in enumerate(BIN_NAMES):
+        rows = bins == index
+        figures["bins"][name] = (
+            {
+                "n": int(rows.sum()),
+                "rmse": rmse(y_true[rows], y_pred[rows]),
+                "mae": mae(y_true[rows], y_pred[rows]),
+                "bias": bias(y_true[rows], y_pred[rows]),
+            }
+            if rows.any()
+            else None
+        )
+    return figures
+
+
+def evaluate_censored(y_true: Array, y_pred: Array, relation: NDArray[np.str_]) -> dict[str, Any]:
+    """Return the one-sided error on censored rows: being on the stated side costs nothing.
+
+    Returns
+    -------
+    dict
+        n and one_sided_rmse (None without censored rows); `concordance` is None, not yet computed.
+    """
+    below, above = relation == "<", relation == ">"
+    excess = np.where(below, np.maximum(y_pred - y_true, 0), np.where(above, np.maximum(y_true - y_pred, 0), 0))
+    rows = below | above
+    error = float(np.sqrt(np.mean(np.square(excess[rows])))) if rows.any() else None
+    return {"n": int(rows.sum()), "one_sided_rmse": error, "concordance": None}
+
+
+def metric_names() -> list[str]:
+    """Return the metrics that `resampled` gives a column for: overall ones, then `bin.metric`.
+
+    >>> metric_names()[-1]
+    'very_strong.bias'
+    """
+    return [*OVERALL, *(f"{name}.{metric}" for name in BIN_NAMES for metric in ("rmse", "mae", "bias"))]
+
+
+def resampled(
+    y_true: Array, predictions: Sequence[Array], n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> list[Array]:
+    """Return bootstrap values of every metric for one or several predictions of the same rows.
+
+    The same resamples serve all predictions, so that differences between two are paired.
+
+    Parameters
+    ----------
+    y_true : (n_samples,) pKd
+    predictions : each (n_samples,) pKd
+
+    Returns
+    -------
+    list of (n_resamples, n_metrics)
+        Columns as `metric_names`; nan where a resample has no row of a bin.
+    """
+    n = len(y_true)
+    rng = np.random.default_rng(seed)
+    bins = np.eye(len(BIN_NAMES))[bin_index(y_true)]
+    ranks_true = _Ranks(y_true)
+    summed = [_Summed(y_true, y_pred, bins) for y_pred in predictions]
+    ranks = [_Ranks(y_pred) for y_pred in predictions]
+    values = [np.empty((n_resamples, len(metric_names()))) for _ in predictions]
+    step = max(1, _ROWS_AT_A_TIME // max(n, 1))
+    for start in range(0, n_resamples, step):
+        stop = min(start + step, n_resamples)
+        counts = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(start, stop)]).astype(float)
+        true_ranks = [ranks_true(row) for row in counts]
+        for which, of_values in enumerate(values):
+            of_values[start:stop] = summed[which](counts)
+            of_values[start:stop, OVERALL.index("spearman")] = [
+                pearson(rank, ranks[which](row), row) for rank, row in zip(true_ranks, counts, strict=True)
+            ]
+    return values
+
+
+class _Summed:
+    """Every metric but Spearman's from weighted sums, for many resamples in one matrix product."""
+
+    def __init__(self, y_true: Array, y_pred: Array, bins: Array) -> None:
+        error = y_pred - y_true
+        centre = y_true.mean()
+        a, b = y_true - centre, y_pred - centre
+        overall = [np.ones_like(a), np.square(error), np.abs(error), a, b, a * a, b * b, a * b]
+        self._n_overall = len(overall)
+        per_bin = [
+            bins,
+            bins * np.square(error)[:, None],
+            bins * np.abs(error)[:, None],
+            bins * error[:, None],
+        ]
+        self._columns = np.hstack([np.stack(overall, axis=1), *per_bin])
+
+    def __call__(self, counts: Array) -> Array:
+        """Return (n_resamples, n_metrics) for (n_resamples, n_samples) counts; Spearman's left as nan."""
+        sums = counts @ self._columns
+        n, e2, e1, a, b, aa, bb, ab = sums[:, : self._n_overall].T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean_e2 = e2 / n
+            var_a, var_b = aa / n - (a / n) ** 2, bb / n - (b / n) ** 2
+            r = (ab / n - (a / n) * (b / n)) / np.sqrt(var_a * var_b)
+            overall = [np.sqrt(mean_e2), e1 / n, np.full_like(n, np.nan), r, 1 - mean_e2 / var_a]
+            count, squared, absolute, signed = np.split(sums[:, self._n_overall :], 4, axis=1)
+            per_bin = np.stack([np.sqrt(squared / count), absolute / count, signed / count], axis=2)
+        values: Array = np.hstack([np.stack(overall, axis=1), per_bin.reshape(len(counts), -1)])
+        return values
+
+
+def percentile_intervals(values: Array) -> dict[str, tuple[float, float] | None]:
+    """Return metric → 95 % percentile interval over (n_resamples, n_metrics); None where most are nan."""
+    tails = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+    intervals: dict[str, tuple[float, float] | None] = {}
+    for position, name in enumerate(metric_names()):
+        column = values[:, position]
+        finite = column[np.isfinite(column)]
+        if len(finite) < len(column) / 2:
+            intervals[name] = None
+        else:
+            low, high = np.percentile(finite, tails)
+            intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def intervals(y_true: Array, y_pred: Array, n_resamples: int = N_RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Return 95 % bootstrap intervals of every metric, `bins` nested as in `evaluate`.
+
+    A bin of one row has no interval: every resample that holds it gives the same figure.
+    """
+    if len(y_true) < 2:
+        return {**dict.fromkeys(OVERALL), "bins": dict.fromkeys(BIN_NAMES)}
+    flat = percentile_intervals(resampled(y_true, [y_pred], n_resamples, seed)[0])
+    counts = np.bincount(bin_index(y_true), minlength=len(BIN_NAMES))
+    nested: dict[str, Any] = {name: flat[name] for name in OVERALL}
+    nested["bins"] = {
+        name: {metric: flat[f"{name}.{metric}"] for metric in ("rmse", "mae", "bias")} if count > 1 else None
+        for name, count in zip(BIN_NAMES, counts, strict=True)
+    }
+    return nested
+
+
+def figure(figures: Mapping[str, Any], name: str) -> float | None:
+    """Return a figure by its flat name, "rmse" or "very_strong.rmse"; None where there is none.
+
+    >>> figure({"rmse": 1.0, "bins": {"weak": None}}, "weak.rmse") is None
+    True
+    """
+    value: Any = figures
+    for key in ["bins", *name.split(".")] if "." in name else [name]:
+        value = value.get(key) if value is not None else None
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return float(value)
+
+
+def _mean(values: Array, sample_weight: Array | None) -> float:
+    if len(values) == 0:
+        return float("nan")
+    return float(np.average(values, weights=sample_weight))

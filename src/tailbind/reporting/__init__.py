@@ -1,0 +1,1 @@
+"""Results for people: pictures, one page, one text."""

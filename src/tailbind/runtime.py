@@ -1,0 +1,170 @@
+"""What a run needs of the machine: seeds, a device, files written whole, and a record of the environment.
+
+torch is imported inside the functions that use it, so that `tailbind --help` does not wait for it.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tailbind.errors import RunError, TrainingError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary neighbour of `path` for writing; on leaving, `path` is the whole file or as before.
+
+    Raises
+    ------
+    RunError
+        When the folder is read-only, the disk is full, or anything else keeps the file from being written.
+    """
+    temporary = None
+    try:
+        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below, before the rename)
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        )
+        temporary = Path(handle.name)
+        with handle:
+            yield handle.file
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """Return the one-line error for a file that could not be written."""
+    return RunError(
+        f"{path} must be writable; {error.strerror or error}. Free space or choose another place; "
+        "what was written before is whole."
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with writing(path) as handle:
+        handle.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, whole or not at all; numbers that are not finite become null."""
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: object) -> str:
+    """Return indented, strictly valid JSON: what is not a finite number becomes null.
+
+    >>> print(to_json({"rmse": float("nan")}))
+    {
+      "rmse": null
+    }
+    """
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def choose_device(name: str = "auto") -> "torch.device":
+    """Return the device to compute on: the GPU where `auto` finds one.
+
+    Raises
+    ------
+    TrainingError
+        When `cuda` is asked for and PyTorch sees no GPU.
+    """
+    import torch
+
+    if name not in DEVICES:
+        raise TrainingError(f"--device must be one of {', '.join(DEVICES)}; got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "--device cuda needs a GPU that PyTorch can use; none was found (CUDA available: False). "
+            "Use --device cpu, or install a CUDA build of PyTorch."
+        )
+    if name == "cpu" or not torch.cuda.is_available():
+        torch.set_flush_denormal(True)  # tiny weights after long decay are 10 to 100 times slower otherwise
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def describe_device(device: "torch.device") -> str:
+    """Return one line that names the device, as the first line of a run shows it."""
+    import torch
+
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB (CUDA available: True)"
+    return f"cpu: {torch.get_num_threads()} threads (CUDA available: {torch.cuda.is_available()})"
+
+
+def missing_gpu_warning(device: "torch.device", asked: str) -> str | None:
+    """Return a warning where a GPU would be expected and is not used, else None."""
+    if device.type != "cpu" or asked == "cpu":
+        return None
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "No GPU in this Colab runtime: Runtime → Change runtime type → GPU, then run again."
+    if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+        return "This machine has an NVIDIA driver but PyTorch sees no GPU: install a CUDA build of PyTorch."
+    return None
+
+
+def file_hash(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of the files' bytes, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def environment_record(device: "torch.device") -> dict[str, object]:
+    """Return versions, machine and device: what someone needs to repeat a run."""
+    packages = ("tailbind", "torch", "numpy", "polars", "scikit-learn", "scipy", "matplotlib")
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor_count": os.cpu_count(),
+        "device": describe_device(device),
+        "versions": versions,
+    }

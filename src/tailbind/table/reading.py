@@ -1,0 +1,323 @@
+"""Files of measured affinities → one `AffinityTable`; every conversion said, every bad cell located.
+
+Text columns are read as text and numbers parsed here, so that a message can name the column and the
+rows. Only a feature block is parsed by the file reader, straight to float32: it is nearly all of a file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tailbind.errors import FeatureError, TableError
+from tailbind.table.cells import Source, parse_numbers
+from tailbind.table.labels import read_labels
+from tailbind.table.schema import (
+    CANONICAL,
+    MEASURED,
+    SEEDS_PREFIX,
+    SEQUENCES,
+    SMALLEST_BLOCK,
+    SPELLINGS,
+    AffinityTable,
+    ReadingReport,
+    block_gap,
+    numbered_blocks,
+)
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+NO_LABEL = "no pKd"
+NO_FEATURES = "features are empty"
+AUTO = "auto"
+
+
+def read_table(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    feature_prefix: str | None = AUTO,
+    labels: bool = True,
+    keep_incomplete: bool = False,
+) -> AffinityTable:
+    """Read CSV, TSV or Parquet files of measured affinities as one table.
+
+    Parameters
+    ----------
+    paths : one file or several; several are stacked in order, with their `source` kept (the file's name
+        where a file has none)
+    feature_prefix : the block of numbered columns to read as features ("esm2_pca_"); "auto" takes the
+        table's only block, the seeds' `esm2_pca_` where there are several; None reads no features
+    labels : whether to read pKd. Without, no label column is needed and none is looked at
+    keep_incomplete : keep rows whose features are empty (as NaN) instead of dropping and counting them
+
+    Returns
+    -------
+    AffinityTable
+        Rows in file order. Label and relation are on the pKd scale: a `>` beside a Kd becomes a `<`.
+
+    Raises
+    ------
+    TableError
+        For a file that is missing, empty or unreadable, no label column, text or impossible values among
+        the labels, or duplicate row ids.
+    FeatureError
+        For a block that is absent, has a gap, or holds anything but finite numbers and empty cells.
+    """
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not files:
+        raise TableError("At least one table must be given; got none.")
+    for file in files:
+        _check_file(file)
+    parts = [_read_file(file, feature_prefix, labels, keep_incomplete, name_source=len(files) > 1) for file in files]
+    table = parts[0] if len(parts) == 1 else _stack(parts)
+    _check_row_ids(table)
+    return table
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise TableError(f"{path} must be a CSV, TSV or Parquet file; it is a directory. Name a file in it.")
+    if not path.exists():
+        raise TableError(f"{path} must be a CSV, TSV or Parquet file; there is no such file.")
+    suffix = _suffix(path)
+    if suffix not in SEPARATORS and suffix != ".parquet":
+        raise TableError(f"{path} must end in .csv, .tsv, .txt (or these with .gz) or .parquet; got {suffix!r}.")
+    try:
+        if path.stat().st_size == 0:
+            raise TableError(f"{path} must hold a header and rows; the file is empty.")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise TableError(f"{path} must be readable; {error.strerror}.") from error
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+
+
+def _read_file(
+    path: Path, feature_prefix: str | None, labels: bool, keep_incomplete: bool, name_source: bool
+) -> AffinityTable:
+    source = _open(path)
+    block = _feature_block(source, feature_prefix)
+    raw = _read_columns(source, block)
+    n_read = len(raw)
+    if not n_read:
+        raise TableError(f"{path} must hold rows; it has a header only.")
+
+    # Everything but the features becomes canonical columns; `raw` is then left with the features alone.
+    frame = _canonical(source, raw, block, labels, name_source)
+    raw = raw.select(block)
+    keep = pl.repeat(True, n_read, eager=True)
+    dropped: dict[str, int] = {}
+    if labels:
+        keep = frame["pkd"].is_not_null()
+        dropped[NO_LABEL] = int((~keep).sum())
+    if block and not keep_incomplete:
+        complete = raw.select(pl.all_horizontal(pl.all().is_not_null() & pl.all().is_not_nan())).to_series()
+        dropped[NO_FEATURES] = int((keep & ~complete).sum())
+        keep = keep & complete
+    matrix = _matrix(source, raw, block, keep)
+    report = ReadingReport(
+        files=(path.name,), n_read=n_read, dropped=dropped, columns=source.taken, notes=tuple(source.notes)
+    )
+    return AffinityTable(frame.filter(keep), matrix, tuple(block), report)
+
+
+def _open(path: Path) -> Source:
+    """Read a file's header."""
+    try:
+        if _suffix(path) == ".parquet":
+            return Source(path, None, list(pl.read_parquet_schema(path)))
+        separator = SEPARATORS[_suffix(path)]
+        columns = _header(path, separator)
+        if len(columns) == 1:  # a spreadsheet may have written another separator than the name says
+            separator = max(",;\t", key=columns[0].count)
+            columns = _header(path, separator)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(path, error) from error
+    twice = [column for column in columns if "_duplicated_" in column]
+    if twice:
+        name = twice[0].rsplit("_duplicated_", 1)[0]
+        raise TableError(f"{path}: column names must differ; {name!r} is there twice. Rename one.")
+    return Source(path, separator, columns)
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    return pl.read_csv(path, separator=separator, n_rows=0, infer_schema=False).columns
+
+
+def _unreadable(path: Path, error: Exception) -> TableError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return TableError(f"{path} must be readable as a table (UTF-8, one header, equal rows); got: {reason}.")
+
+
+def _feature_block(source: Source, prefix: str | None) -> list[str]:
+    """Return the columns of the block to read, in numeric order."""
+    if prefix is None:
+        return []
+    blocks = numbered_blocks(source.columns)
+    if prefix == AUTO:
+        large = {name: block for name, block in blocks.items() if len(block) >= SMALLEST_BLOCK}
+        if len(large) > 1 and SEEDS_PREFIX not in large:
+            raise FeatureError(
+                f"{source.path} has several blocks of feature columns: {', '.join(f'{n}*' for n in large)}. "
+                "Choose one with --set features.columns.prefix=PREFIX."
+            )
+        prefix = SEEDS_PREFIX if SEEDS_PREFIX in large else next(iter(large), "")
+    block = blocks.get(prefix, [])
+    if not block:
+        raise FeatureError(_no_features(source, prefix, list(blocks)))
+    if gap := block_gap(block):
+        raise FeatureError(
+            f"{source.path}: the columns {block[0]} … {block[-1]} must be numbered without a gap; "
+            f"{gap} is missing. Add the column, or renumber."
+        )
+    return block
+
+
+def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
+    wanted = f"numbered feature columns {prefix}0, {prefix}1, …" if prefix else "numbered feature columns"
+    found = f"found the blocks {', '.join(f'{name}*' for name in prefixes)}" if prefixes else "found none"
+    sequences = [name for name in SEQUENCES if source.find(SPELLINGS[name])]
+    if sequences:
+        also = f"; it has sequences ({', '.join(sequences)}), but this recipe reads feature columns"
+    else:
+        also = ", nor sequences"
+    return f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. Add the columns."
+
+
+def _read_columns(source: Source, block: list[str]) -> pl.DataFrame:
+    """Read the file: the feature block as float32, all else as text (Parquet: as it is)."""
+    features = dict.fromkeys(block, pl.Float32)
+    try:
+        if source.separator is None:
+            frame = pl.read_parquet(source.path)
+            return _cast_block(source, frame, block)
+        try:
+            return pl.read_csv(source.path, separator=source.separator, infer_schema=False, schema_overrides=features)
+        except pl.exceptions.ComputeError:
+            # An odd cell somewhere: read all as text, then name the cell (or accept "NA").
+            frame = pl.read_csv(source.path, separator=source.separator, infer_schema=False)
+            return _cast_block(source, frame, block)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(source.path, error) from error
+
+
+def _cast_block(source: Source, frame: pl.DataFrame, block: list[str]) -> pl.DataFrame:
+    for column in block:
+        values = frame[column]
+        if values.dtype == pl.Float32:
+            continue
+        numbers, bad = parse_numbers(values)
+        if bad.any():
+            raise FeatureError(
+                f"{source.path}: {column} must hold numbers; got {values.filter(bad)[0]!r} "
+                f"({source.rows(bad)}). Correct the cells or leave them empty."
+            )
+        frame = frame.with_columns(numbers.cast(pl.Float32).alias(column))
+    return frame
+
+
+def _matrix(source: Source, raw: pl.DataFrame, block: list[str], keep: pl.Series) -> NDArray[np.float32]:
+    """Move the block's kept rows into one float32 array, letting go of each column as it is copied."""
+    n_kept = int(keep.sum())
+    matrix = np.empty((n_kept, len(block)), np.float32)
+    everything = n_kept == len(keep)
+    for position, name in enumerate(block):
+        column = raw.drop_in_place(name)
+        if column.is_infinite().any():
+            raise FeatureError(
+                f"{source.path}: {name} must hold finite numbers that fit float32; got an infinite one "
+                f"({source.rows(column.is_infinite())}). Correct the cells or leave them empty."
+            )
+        kept = column if everything else column.filter(keep)
+        matrix[:, position] = kept.fill_null(float("nan")).to_numpy()
+    return matrix
+
+
+def _canonical(source: Source, raw: pl.DataFrame, block: list[str], labels: bool, name_source: bool) -> pl.DataFrame:
+    """Return the canonical columns, then the file's other columns under their own names."""
+    n = len(raw)
+    text: dict[str, pl.Series] = {}
+    for name in ("row_id", *SEQUENCES, "source", "antigen_name", "group"):
+        own = source.find(SPELLINGS[name])
+        if own is not None:
+            source.taken[name] = own
+            text[name] = raw[own].cast(pl.String).str.strip_chars().fill_null("")
+        else:
+            text[name] = pl.repeat("", n, dtype=pl.String, eager=True)
+    for name in SEQUENCES:
+        text[name] = text[name].str.to_uppercase()
+    if "row_id" not in source.taken:
+        text["row_id"] = pl.int_range(n, eager=True).cast(pl.String)
+    elif (text["row_id"] == "").any():
+        raise TableError(f"{source.path}: row_id must not be empty; {source.rows(text['row_id'] == '')}. Fill it.")
+    if "source" not in source.taken and name_source:
+        text["source"] = pl.repeat(source.path.stem, n, eager=True)
+    if labels:
+        pkd, relation = read_labels(source, raw)
+    else:
+        pkd = pl.repeat(None, n, dtype=pl.Float64, eager=True)
+        relation = pl.repeat(MEASURED, n, eager=True)
+    canonical = {**text, "pkd": pkd, "relation": relation, "file": pl.repeat(source.path.name, n, eager=True)}
+    spent = {*block, *source.taken.values()}
+    others = [column for column in raw.columns if column not in spent and column not in CANONICAL]
+    return pl.DataFrame({name: canonical[name] for name in CANONICAL}).with_columns(raw[column] for column in others)
+
+
+def _stack(parts: list[AffinityTable]) -> AffinityTable:
+    """Join tables of several files, row under row."""
+    first = parts[0]
+    for part in parts[1:]:
+        if set(part.feature_names) != set(first.feature_names):
+            missing = sorted(set(first.feature_names) ^ set(part.feature_names))[0]
+            raise FeatureError(
+                f"{part.report.files[0]} and {first.report.files[0]} must have the same feature columns; "
+                f"{missing} is in one only."
+            )
+    numbered = [part for part in parts if "row_id" not in part.report.columns]
+    frames = [
+        part.frame.with_columns(pl.format("{}:{}", pl.lit(Path(part.report.files[0]).stem), "row_id").alias("row_id"))
+        if part in numbered and part is not first
+        else part.frame
+        for part in parts
+    ]
+    dropped: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.report.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    report = ReadingReport(
+        files=tuple(name for part in parts for name in part.report.files),
+        n_read=sum(part.report.n_read for part in parts),
+        dropped=dropped,
+        columns={name: own for part in reversed(parts) for name, own in part.report.columns.items()},
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.report.notes)),
+    )
+    frame = pl.concat(frames, how="diagonal_relaxed")
+    return AffinityTable(frame, _stack_features(parts), first.feature_names, report)
+
+
+def _stack_features(parts: list[AffinityTable]) -> NDArray[np.float32]:
+    """Return one matrix in the first part's column order; empties `parts`, so that each is held once."""
+    names = parts[0].feature_names
+    features = np.empty((sum(len(part) for part in parts), len(names)), np.float32)
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        order = [part.feature_names.index(name) for name in names]
+        features[start : start + len(part)] = part.features[:, order]
+        start += len(part)
+    return features
+
+
+def _check_row_ids(table: AffinityTable) -> None:
+    ids = table.frame["row_id"]
+    twice = ids.is_duplicated()
+    if twice.any():
+        examples = ", ".join(ids.filter(twice).unique(maintain_order=True)[:3])
+        raise TableError(
+            f"row_id must be different in every row of {', '.join(table.report.files)}; {int(twice.sum()):,} rows "
+            f"share theirs, such as {examples}. Make them unique, or remove the column to number the rows."
+        )
