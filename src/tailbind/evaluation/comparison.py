@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tailbind.evaluation.criteria import lower_is_better
 from tailbind.evaluation.metrics import (
+    FEWEST_FOR_INTERVAL,
     N_RESAMPLES,
     OVERALL,
     evaluate,
@@ -87,7 +88,7 @@ def compare_predictions(
     for position in range(len(figures)):
         entries = []
         for metric in COMPARED:
-            few = "." in metric and counts[metric.split(".")[0]] < 2
+            few = "." in metric and counts[metric.split(".")[0]] < FEWEST_FOR_INTERVAL
             entries.append(
                 _difference(
                     metric,

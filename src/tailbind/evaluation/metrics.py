@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 N_RESAMPLES: Final = 1000
 CONFIDENCE: Final = 0.95
+#: Rows from which a bin has an interval; a bootstrap of fewer says little more than their number.
+FEWEST_FOR_INTERVAL: Final = 5
 #: The overall metrics, in the order in which people read them.
 OVERALL: Final = ("rmse", "mae", "spearman", "pearson", "r2")
 #: Metrics of which less is better.
@@ -231,7 +233,7 @@ def percentile_intervals(values: Array) -> dict[str, tuple[float, float] | None]
 def intervals(y_true: Array, y_pred: Array, n_resamples: int = N_RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Return 95 % bootstrap intervals of every metric, `bins` nested as in `evaluate`.
 
-    A bin of one row has no interval: every resample that holds it gives the same figure.
+    A bin of fewer than `FEWEST_FOR_INTERVAL` rows has no interval.
     """
     if len(y_true) < 2:
         return {**dict.fromkeys(OVERALL), "bins": dict.fromkeys(BIN_NAMES)}
@@ -239,7 +241,9 @@ def intervals(y_true: Array, y_pred: Array, n_resamples: int = N_RESAMPLES, seed
     counts = np.bincount(bin_index(y_true), minlength=len(BIN_NAMES))
     nested: dict[str, Any] = {name: flat[name] for name in OVERALL}
     nested["bins"] = {
-        name: {metric: flat[f"{name}.{metric}"] for metric in ("rmse", "mae", "bias")} if count > 1 else None
+        name: {metric: flat[f"{name}.{metric}"] for metric in ("rmse", "mae", "bias")}
+        if count >= FEWEST_FOR_INTERVAL
+        else None
         for name, count in zip(BIN_NAMES, counts, strict=True)
     }
     return nested

@@ -1,4 +1,4 @@
-"""Models, by name. Importing this imports none of them."""
+"""Models, by name: each entry is the options, whose `build` gives an untrained model. Imports none of them."""
 
 from tailbind.options import Registry
 

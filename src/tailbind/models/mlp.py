@@ -49,6 +49,11 @@ class Mlp:
                 members.append(perceptron(self, n_features))
         return Network(self, n_features, members)
 
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> "Network":
+        """Return the network that `state` was taken from."""
+        return Network.from_state(state)
+
 
 def perceptron(options: Mlp, n_features: int) -> nn.Sequential:
     """Return one perceptron, (n, n_features) → (n, 1), initialised from the current random state."""

@@ -76,8 +76,13 @@ def _to_pkd(source: Source, raw: pl.DataFrame, own: str, numbers: pl.Series, sca
         source.notes.append(f"Converted {own} from kcal/mol to pKd at {ROOM_TEMPERATURE_KELVIN} K.")
     else:
         temperature, bad = parse_numbers(raw[column])
+        if bad.any():
+            raise TableError(
+                f"{source.path}: {column} must hold numbers; got {raw[column].filter(bad)[0]!r} ({source.rows(bad)}). "
+                "Correct the cells or leave them empty."
+            )
         temperature = temperature.fill_null(ROOM_TEMPERATURE_KELVIN)
-        refuse(source, column, bad | ~temperature.is_between(250, 400), temperature, "be in kelvin (250–400)")
+        refuse(source, column, ~temperature.is_between(250, 400), temperature, "be in kelvin (250–400)")
         source.notes.append(f"Converted {own} from kcal/mol to pKd at the temperature in {column}.")
     return pl.Series("pkd", pkd_from_delta_g(numbers.to_numpy(), np.asarray(temperature))).fill_nan(None)
 

@@ -277,10 +277,9 @@ def _stack(parts: list[AffinityTable]) -> AffinityTable:
                 f"{part.report.files[0]} and {first.report.files[0]} must have the same feature columns; "
                 f"{missing} is in one only."
             )
-    numbered = [part for part in parts if "row_id" not in part.report.columns]
     frames = [
         part.frame.with_columns(pl.format("{}:{}", pl.lit(Path(part.report.files[0]).stem), "row_id").alias("row_id"))
-        if part in numbered and part is not first
+        if "row_id" not in part.report.columns and part is not first
         else part.frame
         for part in parts
     ]

@@ -35,7 +35,7 @@ class Landscape:
     Attributes
     ----------
     n_rows, n_families : size of the table
-    n_features : width of the `esm2_pca_*` block
+    n_features : width of the `esm2_pca_*` block, at most `n_rows`
     n_sites : positions of the heavy chain that vary within a family
     pairwise : size of pairwise effects beside additive ones (0: additive only)
     noise : standard deviation of a measurement, in pKd
@@ -78,7 +78,7 @@ def simulate(landscape: Landscape) -> pl.DataFrame:
     codes = [heavy, chains["light"][family], chains["antigen"][family]]
     features = _pooled_features(rng, codes, landscape.n_features)
     absent = pl.Series(rng.random(landscape.n_rows) < landscape.missing)
-    block = pl.from_numpy(features.round(5), schema=[f"esm2_pca_{i}" for i in range(landscape.n_features)]).select(
+    block = pl.from_numpy(features.round(5), schema=[f"esm2_pca_{i}" for i in range(features.shape[1])]).select(
         pl.when(~absent).then(pl.all())
     )
     return pl.DataFrame(

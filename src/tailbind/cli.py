@@ -1,0 +1,204 @@
+"""The command line: each verb is a typed call into `workflows`. The only place that parses arguments.
+
+Exit codes: 0 done; 1 the answer is no; 2 a mistake of the user's or of the machine, told in one line; 130
+interrupted. What is heavy is imported inside the verbs, so that `--help` is quick.
+"""
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import tailbind
+from tailbind.errors import TailbindError
+from tailbind.runtime import to_json
+
+
+class Device(StrEnum):
+    """Where to compute, as `--device` takes it."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+#: What Typer raises for a wrong command line: BadParameter's ancestor below Exception. Typer brings Click
+#: along under a name that has changed between versions.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    help="Predict antibody-antigen affinity (pKd) from a table of measurements, right in the tails.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[list[Path], typer.Argument(help="Table of measured affinities: CSV, TSV or Parquet; or several.")]
+Run = Annotated[Path, typer.Argument(help="Run folder that `tailbind train` wrote.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, messages on standard error.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        _print(f"tailbind {tailbind.__version__}")
+    elif context.invoked_subcommand is None:
+        _print(context.get_help())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the table, the runs and the comparison.")] = Path("demo"),
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Simulate a table, train v1 and v2 on it and compare them: offline, in minutes."""
+    from tailbind.workflows import demo as run_demo
+
+    run_demo(out, device=device.value)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file.")] = "v2",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training (the split's is split.seed).")] = None,
+    device: DeviceOption = Device.AUTO,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run exactly where it was.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+) -> None:
+    """Train a recipe on a measured table, evaluate it, and leave a run folder."""
+    from tailbind.workflows import train as run_train
+
+    run_train(
+        data, recipe=recipe, out=out, overrides=set_ or (), seed=seed, device=device.value, resume=resume, force=force
+    )
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more finished run folders; the first is the reference.")],
+    out: Annotated[Path | None, typer.Option(help="New folder for comparison.html, .csv, .png, .md and .tex.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare runs on the same test rows, with paired intervals."""
+    from tailbind.reporting.tables import comparison_table, numbers_table
+    from tailbind.workflows import compare as run_compare
+
+    comparison = run_compare(runs, out=out)
+    if json:
+        document = {
+            "runs": comparison.names,
+            "n": comparison.n,
+            "bins": dict(comparison.bin_counts),
+            "metrics": numbers_table(comparison),
+        }
+        _print(to_json(document))
+        return
+    _print(comparison_table(comparison).text())
+    if out is not None:
+        _print(f"\nReport: {out / 'comparison.html'}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="New folder for figures, predictions and a page.")] = None,
+    device: DeviceOption = Device.AUTO,
+    json: Json = False,
+) -> None:
+    """Hold a trained run against another measured table."""
+    from tailbind.workflows import evaluate as run_evaluate
+    from tailbind.workflows.using import evaluation_report
+
+    result = run_evaluate(run, data, out=out, device=device.value)
+    _print(to_json(result) if json else evaluation_report(result).text())
+
+
+@app.command()
+def predict(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Predict pKd, Kd and bin for every row of a table, with or without labels."""
+    from tailbind.workflows import predict as run_predict
+
+    frame = run_predict(run, data, out=out, device=device.value)
+    empty = frame["predicted_pkd"].null_count()
+    _print(f"{out}: {len(frame):,} rows" + (f", {empty:,} of them without features and left empty." if empty else "."))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Recipe to print with every default filled in.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change an option of it; repeatable.")
+    ] = None,
+) -> None:
+    """List the recipes, or print one resolved."""
+    from tailbind.recipes import load_recipe, recipe_names
+
+    if name is None:
+        width = max(map(len, recipe_names()))
+        for known in recipe_names():
+            _print(f"{known:<{width}}  {load_recipe(known).description}")
+        return
+    from tailbind.workflows.plan import resolve
+
+    _print(resolve(load_recipe(name, set_ or ())).toml())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    >>> main(["--version"])
+    tailbind ...
+    0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(arguments, prog_name="tailbind", standalone_mode=False)
+    except TailbindError as error:
+        return _fail(str(error))
+    except _CommandLineError as error:
+        format_message = getattr(error, "format_message", error.__str__)
+        return _fail(f"{format_message()} See tailbind {' '.join(arguments[:1])} --help.")
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Interrupted. An unfinished training goes on with --resume.")
+        return 130
+    except OSError as error:
+        return _fail(f"{error.filename or 'A file'}: {error.strerror or error}. Nothing half-written was left.")
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """Run the command line of this process and leave with its exit code."""
+    sys.exit(main())
+
+
+def _fail(message: str) -> int:
+    """Print one line on standard error and return the exit code of a mistake."""
+    Console(stderr=True).print(
+        f"tailbind: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    return 2
+
+
+def _print(text: str) -> None:
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,122 @@
+"""A run folder and a table → predictions. Nothing of training is imported here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tailbind.checkpoint import Checkpoint, load_checkpoint
+from tailbind.errors import CheckpointError
+from tailbind.features.pipeline import FeaturePipeline, column_prefix
+from tailbind.models import MODELS
+from tailbind.run_folder import first_difference, open_run
+from tailbind.runtime import choose_device
+from tailbind.scale import bin_names, kd_from_pkd
+from tailbind.table.reading import read_table
+from tailbind.table.schema import AffinityTable
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model and its features, ready for tables.
+
+    Attributes
+    ----------
+    checkpoint : what was loaded
+    features : the fitted feature pipeline
+    model : the fitted model
+    """
+
+    checkpoint: Checkpoint
+    features: FeaturePipeline
+    model: Any
+
+    def read(self, paths: str | Path | Sequence[str | Path], *, labels: bool = False) -> AffinityTable:
+        """Read a table with the columns this model needs; rows without features are kept."""
+        prefix = column_prefix(self.features.blocks)
+        return read_table(paths, feature_prefix=prefix, labels=labels, keep_incomplete=True)
+
+    def predict_pkd(self, table: AffinityTable) -> NDArray[np.float64]:
+        """Return (n_samples, n_members) predicted pKd, nan where a row has no features.
+
+        Raises
+        ------
+        FeatureError
+            When the table lacks a column the model was trained on.
+        """
+        dense = self.features.transform(table).dense
+        complete = np.flatnonzero(np.isfinite(dense).all(axis=1))
+        members = np.full((len(table), len(self.model.members)), np.nan)
+        if len(complete):
+            rows = None if len(complete) == len(table) else complete
+            members[complete] = self.model.predict_members(dense, rows)
+        return members
+
+    def predict(self, table: AffinityTable) -> pl.DataFrame:
+        """Return a row per row of `table`, in its order.
+
+        Returns
+        -------
+        DataFrame
+            `row_id, predicted_pkd, predicted_kd_nm, affinity_bin`, and `predicted_sd` over the members of an
+            ensemble; all but `row_id` null for rows without features.
+        """
+        members = self.predict_pkd(table)
+        pkd = members.mean(axis=1)
+        known = np.isfinite(pkd)
+        frame = pl.DataFrame(
+            {
+                "row_id": table.frame["row_id"],
+                "predicted_pkd": pkd,
+                "predicted_kd_nm": kd_from_pkd(pkd, "nM"),
+                "affinity_bin": np.where(known, bin_names(np.where(known, pkd, 0.0)), ""),
+            }
+        )
+        if members.shape[1] > 1:
+            frame = frame.with_columns(pl.Series("predicted_sd", members.std(axis=1, ddof=1)))
+        numbers = pl.col(pl.Float64).fill_nan(None)
+        return frame.with_columns(numbers, pl.col("affinity_bin").replace("", None))
+
+
+def load(run: str | Path, device: str = "auto") -> Predictor:
+    """Return the best model of a run folder, or the model of one checkpoint file, ready to predict.
+
+    Parameters
+    ----------
+    run : a run folder (its best model on validation), or a `.pth` file of one
+    device : auto, cpu or cuda
+
+    Raises
+    ------
+    RunError, CheckpointError
+        When the folder is no run, or the checkpoint is damaged or belongs to another recipe.
+    """
+    path = Path(run)
+    if path.suffix == ".pth" and not path.is_dir():
+        checkpoint = load_checkpoint(path)
+    else:
+        folder = open_run(path)
+        path = folder.best_model
+        checkpoint = load_checkpoint(path)
+        check_recipe(path, checkpoint, folder.read_json(folder.config))
+    model = MODELS.load(checkpoint.model_kind).from_state(checkpoint.model)
+    return Predictor(checkpoint, FeaturePipeline.from_state(checkpoint.features), model.to(choose_device(device)))
+
+
+def check_recipe(path: Path, checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was trained by another recipe than its folder's."""
+    if checkpoint.recipe_name != config["name"]:
+        raise CheckpointError(
+            f"{path} must be from recipe {config['name']!r}; it was trained by {checkpoint.recipe_name!r}. "
+            "Put each run's files back into its own folder."
+        )
+    if difference := first_difference(config, checkpoint.recipe):
+        key, expected, found = difference
+        raise CheckpointError(
+            f"{path} must be from the recipe in its folder's config.json; {key} there is {expected!r}, in the "
+            f"checkpoint {found!r}. Put each run's files back into its own folder."
+        )

@@ -1,0 +1,145 @@
+"""The results of a run, or of several, as one self-contained page and as plain text."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+
+from tailbind.reporting.tables import NOTHING, Table, bin_table, criteria_table, expected_table, number, overall_table
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page or a text shows, in order.
+
+    Attributes
+    ----------
+    title, subtitle : of the page
+    headline : the outcome in a sentence or two
+    tiles : (label, figure, remark) that are seen first
+    tables : figures
+    pictures : caption → PNG
+    findings : (symptom, evidence, what to try) of the diagnosis; None where there was none to make
+    steps : (what to do next, command)
+    facts : (name, value) of the run: recipe, data, machine
+    """
+
+    title: str
+    subtitle: str
+    headline: str
+    tiles: Sequence[tuple[str, str, str]] = ()
+    tables: Sequence[Table] = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    findings: Sequence[tuple[str, str, str]] | None = None
+    steps: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+    def html(self) -> str:
+        """Return one HTML page without any reference to another file."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("tailbind.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        pictures = {caption: base64.b64encode(data).decode() for caption, data in self.pictures.items()}
+        return environment.get_template("report.html.j2").render(report=self, pictures=pictures)
+
+    def text(self) -> str:
+        """Return the same in plain text, without the pictures."""
+        parts = [f"{self.title}\n{'#' * len(self.title)}\n{self.subtitle}\n\n{self.headline}"]
+        parts += [table.text() for table in self.tables]
+        if self.findings is not None:
+            lines = [f"{symptom}: {evidence}\n    try {advice}" for symptom, evidence, advice in self.findings]
+            parts.append(_titled("Diagnosis", lines or ["Nothing found."]))
+        if self.steps:
+            parts.append(_titled("Next steps", [f"{what}:\n    {command}" for what, command in self.steps]))
+        if self.facts:
+            parts.append(_titled("The run", [f"{name}: {value}" for name, value in self.facts]))
+        return "\n\n".join(parts) + "\n"
+
+
+def run_report(
+    metrics: Mapping[str, Any],
+    *,
+    title: str,
+    subtitle: str,
+    pictures: Mapping[str, bytes],
+    steps: Sequence[tuple[str, str]],
+    facts: Sequence[tuple[str, str]],
+) -> Report:
+    """Return the report of a trained run from its `metrics.json`."""
+    test, criteria = metrics["test"], metrics["criteria"]
+    very_strong = test["bins"]["very_strong"]
+    tiles = [
+        ("RMSE", number(test["rmse"], 2), f"ridge {number(metrics['baselines']['ridge']['rmse'], 2)}"),
+        ("Spearman", number(test["spearman"], 2), f"ridge {number(metrics['baselines']['ridge']['spearman'], 2)}"),
+        (
+            "Very strong RMSE",
+            NOTHING if very_strong is None else number(very_strong["rmse"], 2),
+            "no test rows" if very_strong is None else f"n = {very_strong['n']:,}",
+        ),
+        ("Grade", criteria["word"], grade_words(criteria["grade"])),
+    ]
+    findings = [
+        (
+            entry["symptom"],
+            entry["evidence"],
+            " ".join([*(f"--set {o}" for o in entry["options"]), entry["advice"]]).strip(),
+        )
+        for entry in metrics["diagnosis"]
+    ]
+    return Report(
+        title=title,
+        subtitle=subtitle,
+        headline=_headline(metrics),
+        tiles=tiles,
+        tables=[
+            overall_table(metrics),
+            bin_table(metrics),
+            labels_table(metrics["labels"]),
+            criteria_table(criteria),
+            expected_table(criteria),
+        ],
+        pictures=pictures,
+        findings=findings,
+        steps=steps,
+        facts=facts,
+    )
+
+
+def grade_words(grade: str) -> str:
+    """Return what a grade says about the seeds' criteria."""
+    return "misses the minimum criteria" if grade == "none" else f"meets the {grade} criteria"
+
+
+def labels_table(labels: Mapping[str, Any]) -> Table:
+    """Return the values that many labels share: detection floors, mostly, fitted as if measured."""
+    rows = tuple(
+        (f"{entry['value']:g}", f"{entry['n']:,}", f"{100 * entry['share']:.1f} %", f"{entry['censored']:,}")
+        for entry in labels["most_repeated"]
+    )
+    note = (
+        f"Of {labels['n']:,} labels, {labels['censored']:,} are marked as censored (< or >). This recipe fits every "
+        "label as a measured value; a value that many rows share is often a detection floor."
+    )
+    return Table("Labels: the most repeated values", ("pKd", "Rows", "Share", "Marked < or >"), rows, note)
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    """Return the outcome in words: the grade, and whether the model beats the best trivial baseline."""
+    test = metrics["test"]
+    baselines = {name: entry["rmse"] for name, entry in metrics["baselines"].items() if entry is not None}
+    best = min(baselines, key=lambda name: baselines[name])
+    words = best.replace("_", " ")
+    relation = "beats" if test["rmse"] < baselines[best] else "does not beat"
+    sentence = (
+        f"Grade: {metrics['criteria']['word']}; the model {grade_words(metrics['criteria']['grade'])}. With an RMSE of "
+        f"{test['rmse']:.3f} on {test['n']:,} test rows it {relation} the best trivial predictor, {words} "
+        f"({baselines[best]:.3f})."
+    )
+    absent = [name.replace("_", " ") for name, entry in test["bins"].items() if entry is None]
+    return f"{sentence} No test rows are {' or '.join(absent)}." if absent else sentence
+
+
+def _titled(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, "=" * len(title), *lines])

@@ -1,0 +1,224 @@
+"""Figures as tables of text, made once and then shown on a page, in a terminal, in a file or in a paper."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tailbind.evaluation.comparison import Comparison, Difference
+from tailbind.evaluation.criteria import LEVELS, lower_is_better, metric_label
+from tailbind.evaluation.metrics import OVERALL, figure
+from tailbind.scale import BIN_NAMES, bin_label
+
+NOTHING: Final = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes
+    ----------
+    title : what it shows
+    header : column names
+    rows : a tuple of cells each
+    note : a sentence under it, "" for none
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def text(self) -> str:
+        """Return the table in aligned plain text: first column left, numbers right."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
+
+        def line(cells: tuple[str, ...]) -> str:
+            first, *others = (
+                cell.ljust(width) if not column else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            return "  ".join([first, *others]).rstrip()
+
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        parts = [self.title, "=" * len(self.title), line(self.header), rule, *map(line, self.rows)]
+        return "\n".join([*parts, self.note] if self.note else parts)
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        head = f"| {' | '.join(self.header)} |\n|{'|'.join(['---'] + ['---:'] * (len(self.header) - 1))}|"
+        rows = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self.rows)
+        note = f"\n\n{self.note}" if self.note else ""
+        return f"### {self.title}\n\n{head}\n{rows}{note}\n"
+
+    def latex(self) -> str:
+        """Return the table in LaTeX (booktabs), with its title as caption."""
+        spec = "l" + "r" * (len(self.header) - 1)
+        rows = "\n".join(f"    {' & '.join(_latex(cell) for cell in row)} \\\\" for row in self.rows)
+        head = " & ".join(_latex(cell) for cell in self.header)
+        caption = _latex(f"{self.title}. {self.note}" if self.note else self.title)
+        return (
+            "\\begin{table}\n  \\centering\n"
+            f"  \\caption{{{caption}}}\n  \\begin{{tabular}}{{{spec}}}\n    \\toprule\n    {head} \\\\\n    \\midrule\n"
+            f"{rows}\n    \\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
+        )
+
+
+_LATEX: Final = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "²": r"$^2$", "≥": r"$\geq$",
+    "<": r"$<$", ">": r"$>$", "✓": r"$\checkmark$", "✗": r"$\times$", "√": r"$\sqrt{}$", "…": r"\dots{}",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure as text, a dash where there is none."""
+    return NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def interval_text(interval: Any) -> str:
+    """Return an interval as text, a dash where there is none."""
+    return NOTHING if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def overall_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the model's overall figures with intervals, beside the trivial baselines on the same rows."""
+    test, baselines = metrics["test"], {k: v for k, v in metrics["baselines"].items() if v is not None}
+    intervals = test.get("intervals") or {}
+    names = {"training_mean": "Training mean", "source_mean": "Source mean", "ridge": "Ridge"}
+    rows = tuple(
+        (
+            metric_label(metric),
+            number(figure(test, metric)),
+            interval_text(intervals.get(metric)),
+            *(number(figure(entry, metric)) for entry in baselines.values()),
+        )
+        for metric in OVERALL
+    )
+    header = ("Metric", "Model", "95 % interval", *(names[name] for name in baselines))
+    return Table("Overall", header, rows, f"n = {test['n']:,} test rows; intervals by bootstrap of rows.")
+
+
+def bin_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the model's figures in each affinity bin, with intervals of the RMSE and the baselines' RMSE."""
+    test = metrics["test"]
+    intervals = (test.get("intervals") or {}).get("bins") or {}
+    baselines = {k: v for k, v in metrics["baselines"].items() if v is not None}
+    names = {"training_mean": "mean", "source_mean": "source", "ridge": "ridge"}
+    rows = []
+    for name in BIN_NAMES:
+        entry = test["bins"][name]
+        if entry is None:
+            rows.append((bin_label(name), "0", *[NOTHING] * (4 + len(baselines))))
+            continue
+        rows.append(
+            (
+                bin_label(name),
+                f"{entry['n']:,}",
+                number(entry["rmse"]),
+                interval_text((intervals.get(name) or {}).get("rmse")),
+                number(entry["mae"]),
+                number(entry["bias"]),
+                *(number(figure(baseline, f"{name}.rmse")) for baseline in baselines.values()),
+            )
+        )
+    header = ("Bin (pKd)", "n", "RMSE", "95 % interval", "MAE", "Bias", *(f"RMSE {names[b]}" for b in baselines))
+    return Table("By affinity bin", header, tuple(rows), "Bias is predicted minus measured.")
+
+
+def criteria_table(criteria: Mapping[str, Any]) -> Table:
+    """Return the seeds' success criteria and whether each is met."""
+    rows = tuple(
+        (
+            f"{level.capitalize()}: {metric_label(entry['metric'])}",
+            f"{'<' if lower_is_better(entry['metric']) else '>'} {entry['threshold']:g}",
+            number(entry["value"]),
+            _verdict(entry),
+        )
+        for level in LEVELS
+        for entry in criteria["levels"][level]
+    )
+    return Table("Success criteria", ("Criterion", "Threshold", "Measured", "Met"), rows)
+
+
+def expected_table(criteria: Mapping[str, Any]) -> Table:
+    """Return the seeds' table of expected performance beside what was measured."""
+    rows = tuple(
+        (
+            metric_label(entry["metric"]),
+            number(entry["seeds_v1"], 4),
+            f"{min(entry['range']):g}–{max(entry['range']):g}",
+            number(entry["value"], 4),
+            _verdict(entry),
+        )
+        for entry in criteria["expected"]
+    )
+    note = "v1 and the expectation are from another table, whose rows are not public: a yardstick, not a contest."
+    return Table("Expected performance of v2", ("Metric", "v1 there", "v2 expected", "Measured", "Reached"), rows, note)
+
+
+def _verdict(entry: Mapping[str, Any]) -> str:
+    if entry["met"] is None:
+        return "not judged (no such test rows)"
+    word = "yes" if entry["met"] else "no"
+    return f"{word}, interval includes threshold" if entry["clear"] is False else word
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the seeds' comparison: each metric, each run, and the change from the first run in percent."""
+    first, *others = comparison.names
+    header: list[str] = ["Metric", first]
+    for name in others:
+        header += [name, "Change", "Difference, 95 % interval", "Verdict"]
+    rows = []
+    for position, entry in enumerate(comparison.differences[0]):
+        cells = [metric_label(entry.metric) + _counted(entry.metric, comparison), number(entry.value)]
+        for of_run in comparison.differences[1:]:
+            other = of_run[position]
+            change = NOTHING if other.change_percent is None else f"{other.change_percent:+.1f} %".replace("-", "−")
+            interval = NOTHING if other.difference_interval is None else interval_text(other.difference_interval)
+            cells += [number(other.value), change, interval, verdict(other)]
+        rows.append(tuple(cells))
+    note = (
+        f"n = {comparison.n:,} test rows. Change and difference are from {first}; intervals by paired bootstrap of "
+        "rows; a verdict in brackets: the interval includes no change."
+    )
+    return Table("Comparison: " + " vs ".join(comparison.names), tuple(header), tuple(rows), note)
+
+
+def verdict(difference: Difference) -> str:
+    """Return better or worse, in brackets where the interval of the difference includes 0."""
+    if difference.better is None:
+        return NOTHING if difference.value is None else "same"
+    word = "better" if difference.better else "worse"
+    return word if difference.clear else f"({word})"
+
+
+def _counted(metric: str, comparison: Comparison) -> str:
+    bin_name = metric.partition(".")[0]
+    return f" (n = {comparison.bin_counts[bin_name]:,})" if bin_name in comparison.bin_counts else ""
+
+
+def numbers_table(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the comparison as records, one per run and metric, for CSV and JSON."""
+    return [
+        {
+            "run": name,
+            "metric": entry.metric,
+            "value": entry.value,
+            "low": entry.interval[0] if entry.interval else None,
+            "high": entry.interval[1] if entry.interval else None,
+            "change_percent": entry.change_percent,
+            "difference": entry.difference,
+            "difference_low": entry.difference_interval[0] if entry.difference_interval else None,
+            "difference_high": entry.difference_interval[1] if entry.difference_interval else None,
+            "verdict": None if position == 0 else verdict(entry),
+        }
+        for position, (name, of_run) in enumerate(zip(comparison.names, comparison.differences, strict=True))
+        for entry in of_run
+    ]

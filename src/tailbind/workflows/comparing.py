@@ -1,0 +1,119 @@
+"""`tailbind compare`: finished runs side by side on the same test rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from tailbind.errors import RunError
+from tailbind.evaluation.comparison import Comparison, compare_predictions, differing_rows
+from tailbind.reporting import plots
+from tailbind.reporting.report import Report
+from tailbind.reporting.tables import comparison_table, numbers_table
+from tailbind.run_folder import open_finished_run
+from tailbind.runtime import cannot_write, write_text, writing
+from tailbind.workflows.using import check_empty
+
+
+def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Comparison:
+    """Compare runs on their common test rows; the first is what the others are held against.
+
+    Parameters
+    ----------
+    runs : two or more finished run folders with the same test rows
+    out : folder for `comparison.html`, `.csv`, `.png`, `.md` and `.tex`; none unless given
+
+    Raises
+    ------
+    RunError
+        When a folder is no finished run, or the test rows or their labels differ, naming some of them.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_empty(folder)
+    if len(runs) < 2:
+        raise RunError(f"A comparison needs at least two runs; got {len(runs)}.")
+    frames = {name: _predictions(run) for name, run in zip(_names(runs), runs, strict=True)}
+    first = next(iter(frames.values()))
+    _check_same_rows(frames)
+    comparison = compare_predictions(
+        first["true_pkd"].to_numpy(), {name: frame["predicted_pkd"].to_numpy() for name, frame in frames.items()}
+    )
+    if folder is not None:
+        _write(comparison, folder)
+    return comparison
+
+
+def _names(runs: Sequence[str | Path]) -> list[str]:
+    """Return a name for each run: its recipe's where these differ, else its folder's, else its path."""
+    folders = [open_finished_run(run) for run in runs]
+    for names in ([f.name for f in folders], [f.path.name for f in folders], [str(f.path) for f in folders]):
+        if len(set(names)) == len(names):
+            return names
+    raise RunError("A comparison needs different runs; one was given twice.")
+
+
+def _predictions(run: str | Path) -> pl.DataFrame:
+    folder = open_finished_run(run)
+    try:
+        frame = pl.read_csv(folder.test_predictions, schema_overrides={"row_id": pl.String})
+        return frame.select("row_id", pl.col("true_pkd", "predicted_pkd").cast(pl.Float64)).sort("row_id")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{folder.test_predictions} must be whole; it is missing or damaged. Train again.") from error
+
+
+def _check_same_rows(frames: dict[str, pl.DataFrame]) -> None:
+    differing = differing_rows([frame["row_id"].to_numpy().astype(np.str_) for frame in frames.values()])
+    if len(differing):
+        examples = ", ".join(differing[:5])
+        sizes = ", ".join(f"{name} {len(frame):,}" for name, frame in frames.items())
+        raise RunError(
+            f"Runs must have the same test rows to be compared; {len(differing):,} row ids are not in all of them, "
+            f"such as {examples} (test rows: {sizes}). Train them on the same table with the same split."
+        )
+    (name, first), *others = frames.items()
+    for other, frame in others:
+        unequal = first["row_id"].filter((first["true_pkd"] - frame["true_pkd"]).abs() > 1e-9)
+        if len(unequal):
+            raise RunError(
+                f"Runs must have the same labels on their test rows; {name} and {other} differ in {len(unequal):,}, "
+                f"such as row_id {', '.join(unequal[:5])}. Train them on the same table."
+            )
+
+
+def _write(comparison: Comparison, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    table = comparison_table(comparison)
+    picture = plots.png(plots.comparison_chart(comparison))
+    with writing(folder / "comparison.png") as handle:
+        handle.write(picture)
+    with writing(folder / "comparison.csv") as handle:
+        pl.DataFrame(numbers_table(comparison), infer_schema_length=None).write_csv(handle)
+    write_text(folder / "comparison.md", table.markdown())
+    write_text(folder / "comparison.tex", table.latex())
+    page = Report(
+        title=table.title,
+        subtitle=f"{len(comparison.names)} runs on the same {comparison.n:,} test rows",
+        headline=headline(comparison),
+        tables=[table],
+        pictures={"RMSE by affinity bin, with 95 % intervals": picture},
+    )
+    write_text(folder / "comparison.html", page.html())
+
+
+def headline(comparison: Comparison) -> str:
+    """Return in words which run is clearly better in what, and in what clearly worse."""
+    sentences = []
+    for name, of_run in zip(comparison.names[1:], comparison.differences[1:], strict=True):
+        clear = [entry for entry in of_run if entry.clear]
+        better = sum(bool(entry.better) for entry in clear)
+        judged = sum(entry.clear is not None for entry in of_run)
+        sentences.append(
+            f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in "
+            f"{len(clear) - better} of {judged} metrics."
+        )
+    return " ".join(sentences)

@@ -1,0 +1,158 @@
+"""The end of a training: figures, pictures, texts and the page of a run folder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from rich.console import Console
+
+from tailbind.evaluation.criteria import grade, next_steps
+from tailbind.evaluation.diagnosis import diagnose
+from tailbind.evaluation.metrics import evaluate
+from tailbind.models.mlp import Network
+from tailbind.reporting import plots
+from tailbind.reporting.report import run_report
+from tailbind.run_folder import RunFolder
+from tailbind.runtime import write_json, write_text, writing
+from tailbind.scale import bin_names
+from tailbind.table.schema import MEASURED, AffinityTable
+from tailbind.table.splitting import TEST, TRAIN, VALIDATION
+from tailbind.workflows.plan import Plan
+from tailbind.workflows.scoring import baselines, describe_labels, describe_training, ridge_validation_rmse, score
+
+Rows = Mapping[str, NDArray[np.intp]]
+
+
+def write_results(
+    plan: Plan,
+    run: RunFolder,
+    table: AffinityTable,
+    features: NDArray[np.float32],
+    rows: Rows,
+    network: Network,
+    *,
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int,
+    batch_size: int,
+    record: Mapping[str, Any],
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate the best model on the test rows, once, and write everything a run folder ends with."""
+    members = network.predict_members(features, rows[TEST])
+    predicted = members.mean(axis=1)
+    validation_predicted = network.predict(features, rows[VALIDATION])
+    pkd, relation = table.pkd, table.relation
+    validation = evaluate(pkd[rows[VALIDATION]], validation_predicted)
+    test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]])
+    findings = diagnose(history, validation, ridge_validation_rmse(table, features, rows), device=str(record["device"]))
+    metrics: dict[str, Any] = {
+        "recipe": plan.name,
+        "parameters": network.parameter_counts()[0] * len(network.members),
+        "best_epoch": best_epoch,
+        "epochs": len(history["epoch"]),
+        "batch_size": batch_size,
+        "seconds": float(np.sum(history["seconds"])),
+        "train": describe_training(pkd[rows[TRAIN]]),
+        "validation": validation,
+        "test": test,
+        "baselines": baselines(table, features, rows),
+        "labels": describe_labels(table),
+        "criteria": grade(test),
+        "diagnosis": [vars(finding) for finding in findings],
+    }
+    if members.shape[1] > 1:
+        metrics["test"]["member_sd"] = float(members.std(axis=1, ddof=1).mean())
+    write_json(run.metrics, metrics)
+    _write_predictions(run, table, rows[TEST], members)
+    pictures = _pictures(plan, history, best_epoch, pkd[rows[TEST]], predicted, relation[rows[TEST]] != MEASURED)
+    files = (run.training_curves, run.predictions_vs_targets, run.residuals_analysis)
+    for file, picture in zip(files, pictures.values(), strict=True):
+        with writing(file) as handle:
+            handle.write(picture)
+    report = run_report(
+        metrics,
+        title=f"tailbind · {plan.name}",
+        subtitle=plan.description,
+        pictures=pictures,
+        steps=next_steps(metrics["criteria"]["grade"], str(run.path), " ".join(record["data"])),
+        facts=_facts(plan, metrics, record, network),
+    )
+    write_text(run.evaluation_results, report.text())
+    write_text(run.report, report.html())
+    for index, part in enumerate(report.tables[:2]):
+        console.print(("\n" if not index else "") + part.text() + "\n", highlight=False, markup=False, soft_wrap=True)
+    console.print(report.headline, highlight=False, markup=False, soft_wrap=True)
+    for symptom, evidence, advice in report.findings or ():
+        console.print(f"{symptom.capitalize()}: {evidence} Try {advice}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Report: {run.report}", highlight=False, markup=False, soft_wrap=True)
+    return metrics
+
+
+def _write_predictions(
+    run: RunFolder, table: AffinityTable, test: NDArray[np.intp], members: NDArray[np.float64]
+) -> None:
+    true, predicted = table.pkd[test], members.mean(axis=1)
+    frame = pl.DataFrame(
+        {
+            "row_id": table.frame["row_id"].gather(test.tolist()),
+            "true_pkd": true,
+            "predicted_pkd": predicted,
+            "residual": predicted - true,
+            "affinity_bin": bin_names(true),
+        }
+    )
+    if members.shape[1] > 1:
+        frame = frame.with_columns(pl.Series("predicted_sd", members.std(axis=1, ddof=1)))
+    with writing(run.test_predictions) as handle:
+        frame.write_csv(handle)
+
+
+def _pictures(
+    plan: Plan,
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int,
+    true: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    censored: NDArray[np.bool_],
+) -> dict[str, bytes]:
+    """Return caption → PNG, in the order of the run folder's three files."""
+    return {
+        "Loss and learning rate by epoch": plots.png(plots.training_curves(history, best_epoch, title=plan.name)),
+        "Predicted and measured pKd on the test rows": plots.png(
+            plots.predictions_vs_targets(
+                true, predicted, title=plan.name, censored=censored if censored.any() else None
+            )
+        ),
+        "Errors on the test rows": plots.png(plots.residuals_analysis(true, predicted, title=plan.name)),
+    }
+
+
+def _facts(
+    plan: Plan, metrics: Mapping[str, Any], record: Mapping[str, Any], network: Network
+) -> list[tuple[str, str]]:
+    train, validation, test = (metrics[part]["n"] for part in ("train", "validation", "test"))
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in record["dropped"].items() if count)
+    test_figures = metrics["test"]
+    facts = [
+        ("Data", f"{', '.join(record['data'])} (SHA-256 {str(record['data_sha256'])[:12]}…)"),
+        ("Rows", f"{record['n_read']:,} read{f'; dropped: {dropped}' if dropped else ''}"),
+        ("Split", f"{plan.kinds['split']}: {train:,} training, {validation:,} validation, {test:,} test"),
+        ("Network", network.describe()),
+        (
+            "Training",
+            f"{metrics['epochs']} epochs, {metrics['seconds']:,.0f} s; best on validation: {metrics['best_epoch']}",
+        ),
+        (
+            "Predictions",
+            f"{test_figures['distinct_predictions']:,} distinct (to 0.001), SD {test_figures['prediction_sd']:.3f}; "
+            f"labels' SD {test_figures['label_sd']:.3f}",
+        ),
+        ("Device", str(record["device"])),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
+        ("Seeds", f"training {record['seed']}, split {getattr(plan.split, 'seed', 'none')}"),
+    ]
+    if "member_sd" in test_figures:
+        facts.insert(6, ("Ensemble", f"mean SD over members {test_figures['member_sd']:.3f} pKd"))
+    return facts

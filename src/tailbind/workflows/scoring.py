@@ -1,0 +1,85 @@
+"""Predictions of a run → the figures of `metrics.json`, and the baselines they are held against."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailbind.evaluation.metrics import evaluate, evaluate_censored, intervals
+from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
+from tailbind.scale import BIN_NAMES, bin_index
+from tailbind.table.schema import MEASURED, AffinityTable
+from tailbind.table.splitting import TEST, TRAIN, VALIDATION
+
+#: How many of the most repeated label values a report shows, and how often a value must occur to be shown.
+REPEATED_SHOWN: Final = 5
+REPEATED_AT_LEAST: Final = 0.005
+
+Rows = Mapping[str, NDArray[np.intp]]
+
+
+def score(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation: NDArray[np.str_]) -> dict[str, Any]:
+    """Return every figure of predictions: as stated, with intervals; on measured rows alone; on censored rows."""
+    measured = relation == MEASURED
+    return {
+        **evaluate(pkd, predicted),
+        "intervals": intervals(pkd, predicted),
+        "measured": evaluate(pkd[measured], predicted[measured]),
+        "censored": evaluate_censored(pkd, predicted, relation),
+    }
+
+
+def describe_training(pkd: NDArray[np.float64]) -> dict[str, Any]:
+    """Return size, mean, SD and bin counts of the training labels."""
+    counts = np.bincount(bin_index(pkd), minlength=len(BIN_NAMES)).tolist()
+    return {
+        "n": len(pkd),
+        "label_mean": float(pkd.mean()),
+        "label_sd": float(pkd.std()),
+        "bins": dict(zip(BIN_NAMES, counts, strict=True)),
+    }
+
+
+def describe_labels(table: AffinityTable) -> dict[str, Any]:
+    """Return how many labels are censored, and the values that many share: usually detection floors."""
+    values, counts = np.unique(table.pkd, return_counts=True)
+    censored = table.relation != MEASURED
+    order = [i for i in np.argsort(-counts)[:REPEATED_SHOWN] if counts[i] >= max(2, REPEATED_AT_LEAST * len(table))]
+    return {
+        "n": len(table),
+        "censored": int(censored.sum()),
+        "most_repeated": [
+            {
+                "value": float(values[i]),
+                "n": int(counts[i]),
+                "share": float(counts[i] / len(table)),
+                "censored": int(censored[table.pkd == values[i]].sum()),
+            }
+            for i in order
+        ],
+    }
+
+
+def baselines(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -> dict[str, dict[str, Any] | None]:
+    """Return the trivial predictors' figures on the test rows; the source's mean None for a single source."""
+    train, test = rows[TRAIN], rows[TEST]
+    source = table.source
+    predictions = {
+        "training_mean": TrainingMean().fit(features, table.pkd, train).predict(features, test),
+        "source_mean": SourceMean().fit(source, table.pkd, train).predict(source, test)
+        if len(np.unique(source)) > 1
+        else None,
+        "ridge": Ridge().fit(features, table.pkd, train).predict(features, test),
+    }
+    return {
+        name: None if predicted is None else evaluate(table.pkd[test], predicted)
+        for name, predicted in predictions.items()
+    }
+
+
+def ridge_validation_rmse(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -> float:
+    """Return ridge regression's RMSE on the validation rows, which a diagnosis holds a network against."""
+    ridge = Ridge().fit(features, table.pkd, rows[TRAIN])
+    predicted = ridge.predict(features, rows[VALIDATION])
+    return float(evaluate(table.pkd[rows[VALIDATION]], predicted)["rmse"])

@@ -1,0 +1,166 @@
+"""`tailbind predict` and `tailbind evaluate`: a finished run on other tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tailbind.errors import RunError, TableError
+from tailbind.evaluation.criteria import grade
+from tailbind.predictor import load
+from tailbind.reporting import plots
+from tailbind.reporting.report import Report
+from tailbind.reporting.tables import Table, interval_text, number
+from tailbind.runtime import write_json, write_text, writing
+from tailbind.scale import BIN_NAMES, bin_label, bin_names
+from tailbind.table.schema import MEASURED
+from tailbind.workflows.scoring import score
+
+FORMATS = (".csv", ".parquet")
+
+
+def predict(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> pl.DataFrame:
+    """Predict every row of a table, with or without labels.
+
+    Parameters
+    ----------
+    run : run folder, or a `.pth` file of one
+    data : table or tables with the model's feature columns
+    out : CSV or Parquet file to write; none unless given
+    device : auto, cpu or cuda
+
+    Returns
+    -------
+    DataFrame
+        `row_id, predicted_pkd, predicted_kd_nm, affinity_bin` (and `predicted_sd` for ensembles), a row per
+        row of the table in its order; empty for rows whose features are empty.
+    """
+    target = None if out is None else Path(out)
+    if target is not None:
+        _check_target(target)
+    predictor = load(run, device)
+    frame = predictor.predict(predictor.read(data))
+    if target is not None:
+        with writing(target) as handle:
+            frame.write_csv(handle) if target.suffix == ".csv" else frame.write_parquet(handle)
+    return frame
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Hold a trained run against another measured table.
+
+    Parameters
+    ----------
+    run, data, device : as for `predict`; the table needs labels
+    out : folder for `metrics.json`, `predictions.csv`, `evaluation.txt`, `report.html`; none unless given
+
+    Returns
+    -------
+    dict
+        `data`, `n_without_features`, `test` (as in a run's `metrics.json`) and `criteria`.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_empty(folder)
+    predictor = load(run, device)
+    table = predictor.read(data, labels=True)
+    members = predictor.predict_pkd(table)
+    predicted = members.mean(axis=1)
+    known = np.isfinite(predicted)
+    if not known.any():
+        raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
+    figures = score(table.pkd[known], predicted[known], table.relation[known])
+    result = {
+        "run": str(run),
+        "data": list(table.report.files),
+        "n_without_features": int((~known).sum()),
+        "test": figures,
+        "criteria": grade(figures),
+    }
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        report = evaluation_report(result)
+        censored = table.relation[known] != MEASURED
+        true, of_model = table.pkd[known], predicted[known]
+        pictures = {
+            "Predicted and measured pKd": plots.png(
+                plots.predictions_vs_targets(true, of_model, censored=censored if censored.any() else None)
+            ),
+            "Errors": plots.png(plots.residuals_analysis(true, of_model)),
+        }
+        frame = pl.DataFrame(
+            {
+                "row_id": table.frame["row_id"].filter(pl.Series(known)),
+                "true_pkd": true,
+                "predicted_pkd": of_model,
+                "residual": of_model - true,
+                "affinity_bin": bin_names(true),
+            }
+        )
+        with writing(folder / "predictions.csv") as handle:
+            frame.write_csv(handle)
+        write_json(folder / "metrics.json", result)
+        write_text(folder / "evaluation.txt", report.text())
+        write_text(folder / "report.html", Report(**{**vars(report), "pictures": pictures}).html())
+    return result
+
+
+def evaluation_report(result: dict[str, Any]) -> Report:
+    """Return the report of a run on another table."""
+    figures = result["test"]
+    intervals = figures["intervals"]
+    overall = tuple(
+        (label, number(figures[name]), interval_text(intervals.get(name)))
+        for name, label in (
+            ("rmse", "RMSE"),
+            ("mae", "MAE"),
+            ("spearman", "Spearman"),
+            ("pearson", "Pearson"),
+            ("r2", "R²"),
+        )
+    )
+    bins = tuple(
+        (bin_label(name), f"{entry['n']:,}", number(entry["rmse"]), number(entry["mae"]), number(entry["bias"]))
+        if (entry := figures["bins"][name])
+        else (bin_label(name), "0", "–", "–", "–")
+        for name in BIN_NAMES
+    )
+    return Report(
+        title=f"tailbind · {Path(result['run']).name} on {', '.join(result['data'])}",
+        subtitle="A trained run on another measured table",
+        headline=f"RMSE {figures['rmse']:.3f} on {figures['n']:,} rows; grade {result['criteria']['word']}.",
+        tables=[
+            Table("Overall", ("Metric", "Value", "95 % interval"), overall),
+            Table("By affinity bin", ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
+        ],
+        facts=[("Rows without features", f"{result['n_without_features']:,}")],
+    )
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a folder that holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"--out {folder} must be a new or empty folder; it is not. Choose another name.")
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix not in FORMATS:
+        raise RunError(f"--out must end in {' or '.join(FORMATS)}; got {target}.")
+    if target.exists():
+        raise RunError(f"--out {target} must be a new file; there is one. Choose another name or remove it.")
+    if not target.parent.is_dir():
+        raise RunError(f"--out {target} must be in an existing folder; there is no {target.parent}. Make it first.")

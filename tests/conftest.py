@@ -1,0 +1,32 @@
+"""The fixture ladder: a table on disk → the table read → its parts. Each rung is built once a session."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tailbind.table.reading import read_table
+from tailbind.table.schema import AffinityTable
+from tailbind.table.simulation import Landscape, write_simulated
+from tailbind.table.splitting import RandomSplit, part_rows
+
+
+@pytest.fixture(scope="session")
+def simulated_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV in the seeds' format: 1,200 rows, 12 features, 15 % of rows without features."""
+    path = tmp_path_factory.mktemp("table") / "simulated.csv"
+    write_simulated(path, Landscape(n_rows=1200, n_features=12, n_families=3))
+    return path
+
+
+@pytest.fixture(scope="session")
+def table(simulated_csv: Path) -> AffinityTable:
+    """The simulated table, read; rows without features are dropped. Not to be changed by a test."""
+    return read_table(simulated_csv)
+
+
+@pytest.fixture(scope="session")
+def parts(table: AffinityTable) -> dict[str, NDArray[np.intp]]:
+    """Row numbers of "train", "val" and "test" by the default split."""
+    return part_rows(RandomSplit()(table.frame))
