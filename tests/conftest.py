@@ -1,15 +1,33 @@
 """The fixture ladder: a table on disk → the table read → its parts. Each rung is built once a session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tailbind.table.reading import read_table
 from tailbind.table.schema import AffinityTable
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.table.splitting import RandomSplit, part_rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small matrices gain nothing from a second thread, and lose much where the processor is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> Iterator[None]:
+    """Choosing the CPU makes it flush denormal numbers, in this whole process; hypothesis needs them back."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

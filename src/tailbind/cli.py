@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -29,6 +29,8 @@ class Device(StrEnum):
 #: What Typer raises for a wrong command line: BadParameter's ancestor below Exception. Typer brings Click
 #: along under a name that has changed between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+INTERRUPTED: Final = 130
 
 app = typer.Typer(
     help="Predict antibody-antigen affinity (pKd) from a table of measurements, right in the tails.",
@@ -171,19 +173,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    command = typer.main.get_command(app)
     try:
-        command = typer.main.get_command(app)
         code = command.main(arguments, prog_name="tailbind", standalone_mode=False)
     except TailbindError as error:
         return _fail(str(error))
     except _CommandLineError as error:
         format_message = getattr(error, "format_message", error.__str__)
-        return _fail(f"{format_message()} See tailbind {' '.join(arguments[:1])} --help.")
+        verb = f" {arguments[0]}" if arguments[0] in getattr(command, "commands", {}) else ""
+        return _fail(f"{format_message()} See tailbind{verb} --help.")
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Interrupted. An unfinished training goes on with --resume.")
-        return 130
+        code = INTERRUPTED
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror or error}. Nothing half-written was left.")
+    if code == INTERRUPTED:
+        _fail("Interrupted. An unfinished training goes on with --resume.")
     return code if isinstance(code, int) else 0
 
 

@@ -98,45 +98,52 @@ def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def next_steps(grade_name: str, run: str, data: str) -> list[tuple[str, str]]:
-    """Return (what to do, command) pairs that follow a grade, in the seeds' order.
+def next_steps(grade_name: str, run: str, data: str, recipe: str, predictions: str) -> list[tuple[str, str]]:
+    """Return (what to do, command) pairs that follow a grade, in the order of the notebook's next steps.
 
     Parameters
     ----------
     grade_name : "none", "minimum", "target" or "stretch"
-    run, data : the run folder and the table, as the commands name them
+    run, data, predictions : the run folder, the table, and the file of test predictions, as commands name them
+    recipe : the run's recipe with its changes, as in `--recipe v2 --set training.epochs=50`
     """
-    again = f"tailbind train {data} --out"
+
+    def again(suffix: str, changes: str = "", more: str = "") -> str:
+        return f"tailbind train {data}{more} {recipe}{changes} --out {run}-{suffix}"
+
     if grade_name in ("target", "stretch"):
         return [
             ("Use it: predict new pairs", f"tailbind predict {run} NEW_PAIRS.csv --out predictions.csv"),
-            ("Write it up: the comparison as a LaTeX table", f"tailbind compare OTHER_RUN {run} --out comparison"),
-            ("Trust it: the same model with identical pairs kept together",
-             f"{again} {run}-pairs --recipe v2 --set split.kind=pair"),
-        ]  # fmt: skip
+            (
+                "Write it up: the comparison with another run as a LaTeX table",
+                f"tailbind compare OTHER_RUN {run} --out comparison",
+            ),
+            (
+                "Before relying on it: the same with identical pairs kept together",
+                again("pairs", " --set split.kind=pair"),
+            ),
+        ]
     if grade_name == "minimum":
         return [
             (
                 "Two-stage training: all data, then the extremes",
-                f"{again} {run}-two-stage --recipe v2-two-stage",
+                again("two-stage", " --set training.finetune_epochs=20 --set training.finetune_lr=1e-5"),
             ),
-            ("An ensemble of five", f"{again} {run}-ensemble --recipe v2-ensemble"),
+            ("An ensemble of five", again("ensemble", " --set model.members=5")),
             (
-                "All 1,280 features instead of 150 (esm2_dim_* columns)",
-                f"{again} {run}-full --recipe v2-full",
+                "All 1,280 features instead of 150 (the table's esm2_dim_* columns)",
+                again("full", " --set features.columns.prefix=esm2_dim_"),
             ),
         ]
     return [
-        ("Check the labels: repeated values (under Labels in the report) and the largest residuals",
-         f"open {run}/report.html"),
         (
-            "Better features: another block of columns",
-            f"{again} {run}-features --recipe v2 --set features.columns.prefix=PREFIX",
+            "Check the labels: the repeated values (under Labels in the report) and the largest errors",
+            f"sort -t, -g -k4 {predictions} | head",
         ),
-        ("Another architecture: larger, trained longer", f"{again} {run}-larger --recipe v2-underfitting"),
-        ("External data: more very strong binders",
-         f"tailbind train {data} MORE.csv --recipe v2 --out {run}-more"),
-    ]  # fmt: skip
+        ("Better features: another block of columns", again("features", " --set features.columns.prefix=PREFIX")),
+        ("Another architecture: larger", again("larger", " --set 'model.hidden_dims=[1024,512,256,128]'")),
+        ("External data: more very strong binders", again("more", more=" MORE.csv")),
+    ]
 
 
 def metric_label(metric: str) -> str:

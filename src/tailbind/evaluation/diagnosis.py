@@ -1,7 +1,7 @@
 """What a run's own history says is wrong with it, and which options the seeds' troubleshooting advises."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,30 @@ COLLAPSED_DISTINCT: Final = 0.01
 SLOW_EPOCH_SECONDS: Final = 15 * 60
 
 
+#: symptom → (option, value to try, whether that is more (+1), less (−1) or something else (0)), as the
+#: training notebook's troubleshooting has them.
+ADVICE: Final[Mapping[str, tuple[tuple[str, Any, int], ...]]] = {
+    "overfitting": (
+        ("model.dropout", 0.4, 1),
+        ("optimizer.weight_decay", 1e-3, 1),
+        ("model.hidden_dims", [256, 128, 64], -1),
+        ("loss.kind", "mse", 0),
+    ),
+    "underfitting": (
+        ("training.epochs", 150, 1),
+        ("model.hidden_dims", [1024, 512, 256, 128], 1),
+        ("optimizer.lr", 3e-4, 1),
+    ),
+    "collapse": (("optimizer.lr", 3e-4, 1), ("loss.kind", "mse", 0), ("loss.extreme_factor", 1.0, -1)),
+    "instability": (
+        ("optimizer.lr", 1e-4, -1),
+        ("training.clip_grad_norm", 1.0, 0),
+        ("loss.extreme_factor", 1.0, -1),
+    ),
+    "slowness": (("training.batch_size", 256, 1),),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """A symptom, what shows it, and the options to try.
@@ -34,14 +58,14 @@ class Finding:
     ----------
     symptom : overfitting, underfitting, collapse, instability or slowness
     evidence : the figures it was found by
-    options : `--set` values, in the order to try them
     advice : what options cannot do, "" for nothing
+    options : `--set` values, in the order to try them
     """
 
     symptom: str
     evidence: str
-    options: tuple[str, ...]
     advice: str = ""
+    options: tuple[str, ...] = ()
 
 
 def diagnose(
@@ -49,6 +73,7 @@ def diagnose(
     validation: Mapping[str, Any],
     ridge_rmse: float | None = None,
     device: str = "",
+    settings: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a finished training, nothing being a good answer.
 
@@ -58,6 +83,7 @@ def diagnose(
     validation : figures of the validation rows, as `evaluate` gives them
     ridge_rmse : ridge regression's RMSE on the same rows
     device : the device trained on, for advice on speed
+    settings : the resolved recipe by section; options that it already has, or exceeds, are not advised
     """
     findings = [_collapse(validation)]
     if len(history.get("epoch", ())):
@@ -70,7 +96,23 @@ def diagnose(
             _instability(val),
             _slowness(seconds, device),
         ]
-    return [finding for finding in findings if finding is not None]
+    found = [finding for finding in findings if finding is not None]
+    return [replace(finding, options=_options(finding.symptom, settings or {})) for finding in found]
+
+
+def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the advised options that would change the settings, in the advised direction."""
+    options = []
+    for key, value, direction in ADVICE[symptom]:
+        section, _, name = key.partition(".")
+        now = settings.get(section, {}).get(name)
+        if now is not None:
+            size_now, size = (sum(x) if isinstance(x, list | tuple) else x for x in (now, value))
+            if size_now == size or (direction and (size - size_now) * direction < 0):
+                continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        options.append(f"'{key}=[{text}]'" if isinstance(value, list) else f"{key}={text}")
+    return tuple(options)
 
 
 def _tail(values: Array) -> Array:
@@ -81,7 +123,7 @@ def _tail(values: Array) -> Array:
 def _overfitting(train: Array, val: Array) -> Finding | None:
     best = int(np.argmin(val))
     at_end_train, at_end_val = float(np.median(_tail(train))), float(np.median(_tail(val)))
-    risen = at_end_val > OVERFIT_RISE * val[best] and at_end_train <= train[best]
+    risen = at_end_val > max(OVERFIT_RISE * val[best], at_end_train) and at_end_train <= train[best]
     gap = at_end_train > 0 and at_end_val > OVERFIT_GAP * at_end_train and best < len(val) - 1
     if not (risen or gap):
         return None
@@ -89,12 +131,6 @@ def _overfitting(train: Array, val: Array) -> Finding | None:
         "overfitting",
         f"At the end the training loss is {at_end_train:.3g} and the validation loss {at_end_val:.3g}; the latter "
         f"was lowest, {val[best]:.3g}, after epoch {best + 1} of {len(val)}.",
-        (
-            "model.dropout=0.4",
-            "optimizer.weight_decay=1e-3",
-            "model.hidden_dims=[256,128,64]",
-            "loss.kind=mse",
-        ),
     )
 
 
@@ -116,7 +152,6 @@ def _underfitting(train: Array, val: Array, validation: Mapping[str, Any], ridge
     return Finding(
         "underfitting",
         " ".join(evidence),
-        ("training.epochs=150", "model.hidden_dims=[1024,512,256,128]", "optimizer.lr=0.0003"),
     )
 
 
@@ -129,7 +164,6 @@ def _collapse(validation: Mapping[str, Any]) -> Finding | None:
         "collapse",
         f"{distinct:,} distinct predictions on {n:,} validation rows; their SD is {spread:.3f}, the labels' "
         f"{label_sd:.3f}.",
-        ("optimizer.lr=0.0003", "loss.kind=mse", "loss.extreme_factor=1.0"),
     )
 
 
@@ -144,7 +178,6 @@ def _instability(val: Array) -> Finding | None:
     return Finding(
         "instability",
         f"From one epoch to the next the validation loss typically changes by {np.expm1(typical):.0%}.",
-        ("optimizer.lr=0.0001", "training.clip_grad_norm=1.0", "loss.extreme_factor=1.0"),
     )
 
 
@@ -156,6 +189,5 @@ def _slowness(seconds: Array, device: str) -> Finding | None:
     return Finding(
         "slowness",
         f"An epoch takes {typical / 60:.0f} minutes{' on the CPU' if no_gpu else ''}.",
-        ("training.batch_size=256",),
         "Use a GPU: in Colab, Runtime → Change runtime type → GPU." if no_gpu else "",
     )

@@ -47,7 +47,7 @@ def bias(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> fl
 
 def r2(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
     """Return the coefficient of determination, 1 − Σe² / Σ(y − ȳ)²; nan where `y_true` is constant."""
-    if len(y_true) == 0:
+    if len(y_true) == 0 or np.ptp(y_true) == 0:
         return float("nan")
     spread = _mean(np.square(y_true - _mean(y_true, sample_weight)), sample_weight)
     return float(1 - _mean(np.square(y_pred - y_true), sample_weight) / spread) if spread > 0 else float("nan")
@@ -188,8 +188,7 @@ class _Summed:
 
     def __init__(self, y_true: Array, y_pred: Array, bins: Array) -> None:
         error = y_pred - y_true
-        centre = y_true.mean()
-        a, b = y_true - centre, y_pred - centre
+        a, b = y_true - y_true.mean(), y_pred - y_pred.mean()
         overall = [np.ones_like(a), np.square(error), np.abs(error), a, b, a * a, b * b, a * b]
         self._n_overall = len(overall)
         per_bin = [
@@ -206,13 +205,19 @@ class _Summed:
         n, e2, e1, a, b, aa, bb, ab = sums[:, : self._n_overall].T
         with np.errstate(invalid="ignore", divide="ignore"):
             mean_e2 = e2 / n
-            var_a, var_b = aa / n - (a / n) ** 2, bb / n - (b / n) ** 2
+            var_a, var_b = _variance(n, a, aa), _variance(n, b, bb)
             r = (ab / n - (a / n) * (b / n)) / np.sqrt(var_a * var_b)
             overall = [np.sqrt(mean_e2), e1 / n, np.full_like(n, np.nan), r, 1 - mean_e2 / var_a]
             count, squared, absolute, signed = np.split(sums[:, self._n_overall :], 4, axis=1)
             per_bin = np.stack([np.sqrt(squared / count), absolute / count, signed / count], axis=2)
         values: Array = np.hstack([np.stack(overall, axis=1), per_bin.reshape(len(counts), -1)])
         return values
+
+
+def _variance(n: Array, total: Array, squares: Array) -> Array:
+    """Return the variances of resamples from their sums; nan where all that is left is rounding."""
+    variance: Array = squares / n - (total / n) ** 2
+    return np.where(variance > 1e-12 * squares / n, variance, np.nan)
 
 
 def percentile_intervals(values: Array) -> dict[str, tuple[float, float] | None]:

@@ -171,5 +171,5 @@ class Network:
             for weights in state["members"]:
                 member = perceptron(options, state["n_features"])
                 member.load_state_dict(weights)
-                members.append(member)
+                members.append(member.eval())
         return cls(options, state["n_features"], members)

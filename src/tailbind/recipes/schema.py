@@ -91,7 +91,9 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     while extends := layers[-1].get("extends"):
         if len(layers) > _MOST_ANCESTORS:
             raise RecipeError(f"Recipe {name!r} extends itself by way of {extends!r}; break the circle.")
-        layers.append(_read(str(extends))[1])
+        base = Path(str(extends))
+        beside = Path(str(name_or_file)).parent / base
+        layers.append(_read(str(beside if base.suffix == ".toml" and beside.is_file() else base))[1])
     recipe = Recipe(name, str(document.get("description", "")))
     for layer in reversed(layers):
         recipe = _merged(recipe, layer)

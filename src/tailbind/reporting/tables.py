@@ -186,7 +186,7 @@ def comparison_table(comparison: Comparison) -> Table:
         rows.append(tuple(cells))
     note = (
         f"n = {comparison.n:,} test rows. Change and difference are from {first}; intervals by paired bootstrap of "
-        "rows; a verdict in brackets: the interval includes no change."
+        "rows; a verdict in brackets is not clear: the interval includes 0, or the rows are too few for one."
     )
     return Table("Comparison: " + " vs ".join(comparison.names), tuple(header), tuple(rows), note)
 

@@ -19,16 +19,28 @@ from tailbind.table.schema import (
 )
 
 
-def read_labels(source: Source, raw: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Return pKd (null where empty) and its relation, converted from whatever the file states."""
+def find_label(source: Source) -> str:
+    """Return the file's label column.
+
+    Raises
+    ------
+    TableError
+        When it has none, naming the column most like one.
+    """
     own = source.find(list(LABELS))
     if own is None:
-        others = [column for block in numbered_blocks(source.columns).values() for column in block]
-        plain = [column for column in source.columns if column not in others]
+        numbered = {column for block in numbered_blocks(source.columns).values() for column in block}
+        plain = [column for column in source.columns if column not in numbered]
         raise TableError(
             f"{source.path} must have a label column (pKd, Kd_nM, Kd, delta_g, …); it has none. "
             f"Rename yours; {nearest('pkd', plain)}."
         )
+    return own
+
+
+def read_labels(source: Source, raw: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return pKd (null where empty) and its relation, converted from whatever the file states."""
+    own = find_label(source)
     scale, unit = LABELS[normalise(own)]
     source.taken["pkd"] = own
     values, marks = _split_marks(raw[own])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tailbind.errors import FeatureError, TableError
 from tailbind.table.cells import Source, parse_numbers
-from tailbind.table.labels import read_labels
+from tailbind.table.labels import find_label, read_labels
 from tailbind.table.schema import (
     CANONICAL,
     MEASURED,
@@ -100,6 +100,8 @@ def _read_file(
     path: Path, feature_prefix: str | None, labels: bool, keep_incomplete: bool, name_source: bool
 ) -> AffinityTable:
     source = _open(path)
+    if labels:
+        find_label(source)
     block = _feature_block(source, feature_prefix)
     raw = _read_columns(source, block)
     n_read = len(raw)
@@ -137,6 +139,10 @@ def _open(path: Path) -> Source:
             columns = _header(path, separator)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error) from error
+    if any(
+        "\N{REPLACEMENT CHARACTER}" in column for column in columns
+    ):  # else "Kd (µM)" in Latin-1 would pass for mol/L
+        raise _unreadable(path, ValueError("invalid utf-8 sequence in the header"))
     twice = [column for column in columns if "_duplicated_" in column]
     if twice:
         name = twice[0].rsplit("_duplicated_", 1)[0]
@@ -179,12 +185,14 @@ def _feature_block(source: Source, prefix: str | None) -> list[str]:
 
 def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
     wanted = f"numbered feature columns {prefix}0, {prefix}1, …" if prefix else "numbered feature columns"
-    found = f"found the blocks {', '.join(f'{name}*' for name in prefixes)}" if prefixes else "found none"
+    blocks = ", ".join(f"{name}*" for name in prefixes)
+    small = f" (name one of fewer than {SMALLEST_BLOCK} columns with --set features.columns.prefix=PREFIX)"
+    found = f"found {blocks} only{'' if prefix else small}" if prefixes else "found none"
     sequences = [name for name in SEQUENCES if source.find(SPELLINGS[name])]
     if sequences:
         also = f"; it has sequences ({', '.join(sequences)}), but this recipe reads feature columns"
     else:
-        also = ", nor sequences"
+        also = ", and no sequences"
     return f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. Add the columns."
 
 

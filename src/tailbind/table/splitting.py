@@ -156,7 +156,7 @@ class ColumnSplit:
         if bad.any():
             ids = ", ".join(frame["row_id"].filter(bad)[:3])
             raise SplitError(
-                f"Column {self.column!r} must say train, val or test; got {stated[bad.arg_true()[0]]!r} "
+                f"Column {self.column!r} must say train, val or test; got {str(stated[bad.arg_true()[0]])!r} "
                 f"in {int(bad.sum()):,} rows (row_id {ids})."
             )
         parts = words.replace_strict(PART_SPELLINGS).to_numpy().astype("<U5")
@@ -192,12 +192,21 @@ def pair_index(frame: pl.DataFrame) -> NDArray[np.intp]:
     return numbered["pair"].to_numpy().astype(np.intp)
 
 
+def filled(frame: pl.DataFrame) -> str:
+    """Return the names of the columns that hold anything, for a message."""
+    return ", ".join(name for name in frame.columns if (frame[name].cast(pl.String).fill_null("") != "").any())
+
+
 def _column(frame: pl.DataFrame, column: str) -> NDArray[np.str_]:
     if column not in frame.columns:
         raise SplitError(
             f"split.column must name a column of the table; got {column!r}; {nearest(column, frame.columns)}."
         )
     values = frame[column].cast(pl.String).str.strip_chars().fill_null("")
+    if (values == "").all():
+        raise SplitError(
+            f"split.column must name a column with values; the table has no {column!r}. Known: {filled(frame)}."
+        )
     if (values == "").any():
         n = int((values == "").sum())
         ids = ", ".join(frame["row_id"].filter(values == "")[:3])

@@ -81,8 +81,8 @@ class _Member:
         self.module.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.sampler.set_state(state["sampler"].cpu())
-        self.random = state["random"].cpu()
+        self.sampler.set_state(state["sampler"])
+        self.random = state["random"]
 
 
 class Trainer:
@@ -167,7 +167,11 @@ class Trainer:
         self.best_weights = [dict(weights) for weights in state["best_weights"]]
         self._enter(self._stage_of(max(self.epoch, 1)))
         for member, saved in zip(self._members, state["members"], strict=True):
+            fresh = member.random
             member.load_state(saved)
+            if member.random.shape != fresh.shape:
+                self.notify("Resuming on another kind of device: dropout draws differ from an uninterrupted run's.")
+                member.random = fresh
 
     def _stage_of(self, epoch: int) -> int:
         """Return the index of the stage that an epoch, counted from 1, belongs to."""

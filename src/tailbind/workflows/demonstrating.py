@@ -30,7 +30,9 @@ def demo(out: str | Path = "demo", *, device: str = "auto", console: Console | N
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "simulated.csv"
-    console.print(f"Simulating {table}: antibody families with known truth, assay noise and a detection floor.")
+    console.print(
+        f"Simulating {table}: antibody families with known truth, assay noise and a detection floor.", soft_wrap=True
+    )
     write_simulated(table, Landscape())
     runs = [folder / recipe for recipe in RECIPES]
     for recipe, run in zip(RECIPES, runs, strict=True):

@@ -1,5 +1,6 @@
 """The end of a training: figures, pictures, texts and the page of a run folder."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,13 @@ def write_results(
     pkd, relation = table.pkd, table.relation
     validation = evaluate(pkd[rows[VALIDATION]], validation_predicted)
     test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]])
-    findings = diagnose(history, validation, ridge_validation_rmse(table, features, rows), device=str(record["device"]))
+    findings = diagnose(
+        history,
+        validation,
+        ridge_validation_rmse(table, features, rows),
+        device=str(record["device"]),
+        settings=plan.document(),
+    )
     metrics: dict[str, Any] = {
         "recipe": plan.name,
         "parameters": network.parameter_counts()[0] * len(network.members),
@@ -76,7 +83,7 @@ def write_results(
         title=f"tailbind · {plan.name}",
         subtitle=plan.description,
         pictures=pictures,
-        steps=next_steps(metrics["criteria"]["grade"], str(run.path), " ".join(record["data"])),
+        steps=_steps(metrics, run, record),
         facts=_facts(plan, metrics, record, network),
     )
     write_text(run.evaluation_results, report.text())
@@ -129,6 +136,15 @@ def _pictures(
     }
 
 
+def _steps(metrics: Mapping[str, Any], run: RunFolder, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the next steps as commands that repeat this run's own recipe, changes and data."""
+    recipe = " ".join(["--recipe", record["recipe"], *(f"--set {shlex.quote(o)}" for o in record["overrides"])])
+    data = " ".join(shlex.quote(path) for path in record["data"])
+    return next_steps(
+        metrics["criteria"]["grade"], shlex.quote(str(run.path)), data, recipe, shlex.quote(str(run.test_predictions))
+    )
+
+
 def _facts(
     plan: Plan, metrics: Mapping[str, Any], record: Mapping[str, Any], network: Network
 ) -> list[tuple[str, str]]:
@@ -151,7 +167,7 @@ def _facts(
         ),
         ("Device", str(record["device"])),
         ("Versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
-        ("Seeds", f"training {record['seed']}, split {getattr(plan.split, 'seed', 'none')}"),
+        ("Random seeds", f"training {record['seed']}, split {getattr(plan.split, 'seed', 'none')}"),
     ]
     if "member_sd" in test_figures:
         facts.insert(6, ("Ensemble", f"mean SD over members {test_figures['member_sd']:.3f} pKd"))

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,10 +128,12 @@ def train(
     if going_on and run.is_done:
         run.resume.unlink(missing_ok=True)
         _say(console, f"{run.path} is finished; nothing to resume.")
+        if difference := first_difference(run.read_json(run.config), plan.document()):
+            _warn(console, f"It was trained with {difference[0]} = {difference[1]!r}; {difference[2]!r} is not used.")
         return RunSummary(run.path, plan.name, run.read_json(run.metrics))
     if going_on:
         _check_same_recipe(run, plan)
-    prepared = _prepare(data, plan, run, chosen, console)
+    prepared = _prepare(data, recipe, changes, plan, run, chosen, console)
     if going_on and run.environment.exists() and run.split.exists():
         _check_same_data(prepared)
         run.sweep()
@@ -142,7 +144,13 @@ def train(
 
 
 def _prepare(
-    data: str | Path | Sequence[str | Path], plan: Plan, run: RunFolder, device: torch.device, console: Console
+    data: str | Path | Sequence[str | Path],
+    recipe: str | Path,
+    changes: Sequence[str],
+    plan: Plan,
+    run: RunFolder,
+    device: torch.device,
+    console: Console,
 ) -> _Prepared:
     """Read and split; nothing is written yet, so that a bad table leaves nothing behind."""
     files = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
@@ -151,12 +159,16 @@ def _prepare(
     for line in table.report.lines():
         (_warn if line.startswith("Warning: ") else _say)(console, line.removeprefix("Warning: "))
     _check_usable(table)
-    rows = part_rows(plan.split(table.frame))
+    first, last = table.feature_names[0], table.feature_names[-1]
+    _say(console, f"Features: {len(table.feature_names)} columns, {first} … {last}.")
+    rows = part_rows(_split_of(plan, table)(table.frame))
     sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
     _say(console, f"Split ({plan.kinds['split']}): {sizes} rows.")
     record = {
         **environment_record(device),
         "seed": plan.training.seed,
+        "recipe": str(recipe),
+        "overrides": list(changes),
         "data": [str(path) for path in files],
         "data_sha256": file_hash(files),
         "n_read": table.report.n_read,
@@ -165,6 +177,13 @@ def _prepare(
         "notes": list(table.report.notes),
     }
     return _Prepared(plan, run, table, rows, record, device, console)
+
+
+def _split_of(plan: Plan, table: AffinityTable) -> Any:
+    """Return the plan's split; a column it names by the file's own spelling is found under its canonical name."""
+    canonical = {own: name for name, own in table.report.columns.items()}
+    column = getattr(plan.split, "column", None)
+    return replace(plan.split, column=canonical[column]) if column in canonical else plan.split
 
 
 def _check_usable(table: AffinityTable) -> None:

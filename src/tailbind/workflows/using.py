@@ -12,12 +12,14 @@ from tailbind.evaluation.criteria import grade
 from tailbind.predictor import load
 from tailbind.reporting import plots
 from tailbind.reporting.report import Report
-from tailbind.reporting.tables import Table, interval_text, number
-from tailbind.runtime import write_json, write_text, writing
+from tailbind.reporting.tables import Table, criteria_table, interval_text, number
+from tailbind.run_folder import open_run
+from tailbind.runtime import file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.schema import MEASURED
 from tailbind.workflows.scoring import score
 
+SEEN = " The run was trained on rows of this very table: these figures say nothing about new ones."
 FORMATS = (".csv", ".parquet")
 
 
@@ -88,6 +90,7 @@ def evaluate(
         "run": str(run),
         "data": list(table.report.files),
         "n_without_features": int((~known).sum()),
+        "trained_on_this_table": _trained_on(Path(run), data),
         "test": figures,
         "criteria": grade(figures),
     }
@@ -142,13 +145,24 @@ def evaluation_report(result: dict[str, Any]) -> Report:
     return Report(
         title=f"tailbind · {Path(result['run']).name} on {', '.join(result['data'])}",
         subtitle="A trained run on another measured table",
-        headline=f"RMSE {figures['rmse']:.3f} on {figures['n']:,} rows; grade {result['criteria']['word']}.",
+        headline=f"RMSE {figures['rmse']:.3f} on {figures['n']:,} rows; grade {result['criteria']['word']}."
+        + (SEEN if result["trained_on_this_table"] else ""),
         tables=[
             Table("Overall", ("Metric", "Value", "95 % interval"), overall),
             Table("By affinity bin", ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
+            criteria_table(result["criteria"]),
         ],
         facts=[("Rows without features", f"{result['n_without_features']:,}")],
     )
+
+
+def _trained_on(run: Path, data: str | Path | Sequence[str | Path]) -> bool:
+    """Return whether a run folder's model was trained on exactly these files."""
+    if not run.is_dir():
+        return False
+    files = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
+    folder = open_run(run)
+    return bool(folder.read_json(folder.environment).get("data_sha256") == file_hash(files))
 
 
 def check_empty(folder: Path) -> None:

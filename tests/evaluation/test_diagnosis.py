@@ -1,0 +1,150 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tailbind.evaluation.diagnosis import Finding, diagnose
+from tailbind.evaluation.metrics import evaluate
+from tailbind.models import MODELS
+from tailbind.options import Registry, read_options
+from tailbind.recipes import load_recipe
+from tailbind.recipes.schema import parse_override
+from tailbind.training import LOSSES, OPTIMIZERS
+from tailbind.training.stages import TrainingOptions
+
+HEALTHY_TRAIN = 0.5 + 4 * np.exp(-np.arange(60) / 8)
+HEALTHY_VAL = 0.6 + 4 * np.exp(-np.arange(60) / 8)
+GOOD: dict[str, Any] = {"n": 500, "rmse": 0.8, "label_sd": 1.6, "prediction_sd": 1.4, "distinct_predictions": 480}
+
+
+def history(train: Any = HEALTHY_TRAIN, val: Any = HEALTHY_VAL, seconds: float = 3.0) -> Mapping[str, Sequence[float]]:
+    n = len(train)
+    return {
+        "epoch": list(range(1, n + 1)),
+        "train_loss": list(train),
+        "val_loss": list(val),
+        "lr": [1e-4] * n,
+        "seconds": [seconds] * n,
+        "rows_per_second": [1e4] * n,
+    }
+
+
+def only(findings: list[Finding], symptom: str) -> Finding:
+    assert [finding.symptom for finding in findings] == [symptom]
+    return findings[0]
+
+
+def test_a_healthy_run_has_nothing_wrong() -> None:
+    assert diagnose(history(), GOOD, ridge_rmse=1.0, device="cpu") == []
+    assert diagnose(history(), GOOD) == []
+
+
+def test_a_saw_tooth_of_restarts_is_healthy() -> None:
+    saw, fall = np.tile(np.linspace(0.06, 0.0, 20), 5), 4 * np.exp(-np.arange(100) / 8)
+    assert diagnose(history(0.5 + fall, 0.6 + fall + saw), GOOD, ridge_rmse=1.0) == []
+
+
+def test_overfitting_by_a_rising_validation_loss() -> None:
+    rise = np.maximum(0, np.arange(60) - 25) * 0.02
+    # The training loss stays near to it, so that the rise alone tells.
+    found = only(diagnose(history(HEALTHY_TRAIN + 0.4, HEALTHY_VAL + rise), GOOD, ridge_rmse=1.0), "overfitting")
+    lowest = int(np.argmin(HEALTHY_VAL + rise)) + 1
+    assert f"after epoch {lowest} of 60" in found.evidence
+    assert found.options[0] == "model.dropout=0.4"
+    assert "optimizer.weight_decay=1e-3" in found.options
+
+
+def test_overfitting_by_a_gap() -> None:
+    train = 4 * np.exp(-np.arange(60) / 8) + 0.05
+    val = HEALTHY_VAL + np.where(np.arange(60) > 40, 0.05, 0.0)
+    only(diagnose(history(train=train, val=val), GOOD, ridge_rmse=1.0), "overfitting")
+
+
+def test_underfitting_by_being_worse_than_ridge() -> None:
+    found = only(diagnose(history(), GOOD, ridge_rmse=0.7), "underfitting")
+    assert "0.800 is above 0.700, that of ridge regression" in found.evidence
+    assert "training.epochs=150" in found.options
+    found = only(diagnose(history(), {**GOOD, "rmse": 1.7}), "underfitting")
+    assert "1.700 is above 1.600, that of their SD" in found.evidence
+
+
+def test_underfitting_by_still_falling() -> None:
+    falling = np.geomspace(8, 1, 60)
+    found = only(diagnose(history(train=falling, val=falling * 1.05), GOOD, ridge_rmse=1.0), "underfitting")
+    assert "still falling" in found.evidence
+
+
+def test_collapse_onto_few_values() -> None:
+    found = only(diagnose(history(), {**GOOD, "distinct_predictions": 2}, ridge_rmse=1.0), "collapse")
+    assert "2 distinct predictions on 500 validation rows" in found.evidence
+
+
+def test_collapse_onto_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(7, 1.5, 500)
+    figures = evaluate(y, 7 + rng.normal(0, 0.05, 500))
+    found = only(diagnose(history(), figures, ridge_rmse=2.0), "collapse")
+    assert "SD is 0.04" in found.evidence
+    assert "loss.kind=mse" in found.options
+
+
+def test_collapse_is_seen_without_epochs() -> None:
+    nothing: dict[str, list[float]] = {name: [] for name in history()}
+    assert diagnose(nothing, GOOD) == []
+    only(diagnose(nothing, {**GOOD, "distinct_predictions": 1, "prediction_sd": 0.0}), "collapse")
+
+
+def test_instability() -> None:
+    jumps = np.where(np.arange(60) % 2, 1.0, 1.6)
+    found = diagnose(history(val=0.6 * jumps), GOOD, ridge_rmse=1.0)[-1]
+    assert found.symptom == "instability"
+    assert "60%" in found.evidence
+    assert "training.clip_grad_norm=1.0" in found.options
+
+
+def test_slowness_names_the_gpu_only_where_there_was_none() -> None:
+    on_cpu = only(diagnose(history(seconds=1200), GOOD, ridge_rmse=1.0, device="cpu: 2 threads"), "slowness")
+    assert on_cpu.evidence == "An epoch takes 20 minutes on the CPU."
+    assert "Use a GPU" in on_cpu.advice
+    on_gpu = only(diagnose(history(seconds=1200), GOOD, ridge_rmse=1.0, device="cuda: A100"), "slowness")
+    assert on_gpu.evidence == "An epoch takes 20 minutes."
+    assert on_gpu.advice == ""
+    assert diagnose(history(seconds=899), GOOD, ridge_rmse=1.0, device="cpu") == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_few_epochs_say_little(n: int) -> None:
+    assert diagnose(history(HEALTHY_TRAIN[:n], HEALTHY_VAL[:n]), GOOD, ridge_rmse=1.0) in (
+        [],
+        diagnose(history(HEALTHY_TRAIN[:n], HEALTHY_VAL[:n]), GOOD),
+    )
+
+
+def test_all_that_is_wrong_is_told() -> None:
+    jumps = np.where(np.arange(60) % 2, 1.0, 1.6)
+    findings = diagnose(
+        history(val=0.6 * jumps + np.linspace(0, 2, 60), seconds=1200),
+        {**GOOD, "rmse": 2.0, "distinct_predictions": 1},
+        ridge_rmse=1.0,
+        device="cpu",
+    )
+    symptoms = [finding.symptom for finding in findings]
+    assert symptoms[:3] == ["collapse", "overfitting", "underfitting"]
+    assert "slowness" in symptoms
+
+
+def test_every_advised_option_is_one_that_can_be_set() -> None:
+    sections: dict[str, Registry] = {"model": MODELS, "optimizer": OPTIMIZERS, "loss": LOSSES}
+    bad = {**GOOD, "rmse": 9.0, "distinct_predictions": 1}
+    wild = np.where(np.arange(60) % 2, 0.6, 3.0)
+    found = diagnose(history(train=HEALTHY_TRAIN * 0.1, val=wild, seconds=1e4), bad, 1.0, "cpu")
+    assert {finding.symptom for finding in found} >= {"overfitting", "underfitting", "collapse", "instability"}
+    for option in {option for finding in found for option in finding.options}:
+        ((name, values),) = parse_override(option).items()
+        if name == "training":
+            read_options(TrainingOptions, values, name)
+        elif "kind" in values:
+            sections[name].load(values["kind"])
+        else:
+            read_options(sections[name].load(load_recipe("v2").sections[name].kind), values, name)

@@ -1,0 +1,74 @@
+"""Who may import whom: a line of the house may import only lines below it, and siblings never each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "tailbind"
+
+#: From the top down; what shares a line are siblings.
+HOUSE = (
+    ("__main__",),
+    ("cli",),
+    ("workflows",),
+    ("reporting", "predictor"),
+    ("training", "checkpoint", "run_folder"),
+    ("models", "features"),
+    ("evaluation", "table", "recipes"),
+    ("scale", "runtime", "options"),
+    ("errors",),
+)
+LEVEL = {room: level for level, rooms in enumerate(HOUSE) for room in rooms}
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Return the rooms that a file imports, at its top or inside functions."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("tailbind.") and name.split(".")[1] in LEVEL}
+    return rooms
+
+
+def test_every_file_is_in_a_room_of_the_house() -> None:
+    assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_only_go_down(path: Path) -> None:
+    own = room_of(path)
+    wrong = {room for room in imported_rooms(path) - {own} if LEVEL[room] <= LEVEL[own]}
+    assert not wrong, f"{path.relative_to(SOURCE)} imports {wrong}"
+
+
+@pytest.mark.parametrize("room", ["evaluation", "table", "recipes", "reporting", "scale", "options", "errors"])
+def test_rooms_without_torch_import_none(room: str) -> None:
+    for path in FILES:
+        if room_of(path) == room:
+            imports = [
+                node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            names = {alias.name for node in imports for alias in node.names} | {
+                str(node.module) for node in imports if isinstance(node, ast.ImportFrom)
+            }
+            assert not any(name.split(".")[0] == "torch" for name in names), path
+
+
+def test_only_the_command_line_parses_arguments_and_only_plots_draw() -> None:
+    for path in FILES:
+        text = path.read_text()
+        assert ("import typer" in text) == (path.name == "cli.py"), path
+        assert "matplotlib.pyplot" not in text, path
+        assert "pickle.load" not in text, path
+        assert "weights_only=False" not in text, path

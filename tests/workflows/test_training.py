@@ -1,0 +1,239 @@
+"""`train`: the run folder as the contract has it, and nothing fitted outside the training rows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import tailbind
+from tailbind.errors import RunError, TableError, TrainingError
+from tailbind.scale import BIN_NAMES
+from tailbind.table.splitting import RandomSplit
+from tailbind.training.loop import Trainer
+
+FILES = {
+    "best_model_v2.pth", "final_model_v2.pth", "checkpoint_v2_epoch_2.pth", "checkpoint_v2_epoch_4.pth",
+    "training_curves_v2.png", "predictions_vs_targets_v2.png", "residuals_analysis_v2.png",
+    "evaluation_results_v2.txt", "test_predictions_v2.csv", "report.html", "config.json", "split.parquet",
+    "history.csv", "metrics.json", "environment.json", "DONE",
+}  # fmt: skip
+TINY = ("model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64")
+
+
+def test_the_run_folder_is_as_the_contract_says(run_v2: tailbind.RunSummary) -> None:
+    assert {path.name for path in run_v2.path.iterdir()} == FILES
+
+
+def test_every_checkpoint_is_read_without_running_code(run_v2: tailbind.RunSummary) -> None:
+    for path in run_v2.path.glob("*.pth"):
+        assert torch.load(path, weights_only=True)["recipe_name"] == "v2"
+
+
+def test_metrics_have_the_contract_s_shape(run_v2: tailbind.RunSummary) -> None:
+    metrics = json.loads((run_v2.path / "metrics.json").read_text())
+    test = metrics["test"]
+    assert {"n", "rmse", "mae", "spearman", "pearson", "r2", "bins", "measured", "censored"} <= set(test)
+    assert list(test["bins"]) == list(BIN_NAMES)
+    assert set(test["bins"]["weak"]) == {"n", "rmse", "mae", "bias"}
+    assert test["n"] == sum(entry["n"] for entry in test["bins"].values() if entry)
+    assert test["measured"]["n"] + test["censored"]["n"] == test["n"]
+    assert test["censored"]["n"] > 0
+    assert set(metrics["baselines"]) == {"training_mean", "source_mean", "ridge"}
+    assert metrics["baselines"]["training_mean"]["n"] == test["n"]
+    assert metrics["criteria"]["grade"] in ("none", "minimum", "target", "stretch")
+
+
+def test_test_predictions_give_the_metrics(run_v2: tailbind.RunSummary) -> None:
+    frame = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
+    assert frame.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin"]
+    residual = frame["predicted_pkd"] - frame["true_pkd"]
+    assert np.allclose(residual, frame["residual"])
+    assert np.sqrt((residual**2).mean()) == pytest.approx(run_v2.metrics["test"]["rmse"])  # type: ignore[operator]
+
+
+def test_the_split_is_saved_and_the_test_rows_are_its(run_v2: tailbind.RunSummary, table: tailbind.read_table) -> None:  # type: ignore[valid-type]
+    split = pl.read_parquet(run_v2.path / "split.parquet")
+    assert split.columns == ["row_id", "part"]
+    assert split["part"].to_list() == RandomSplit()(table.frame).tolist()  # type: ignore[attr-defined]
+    predicted = pl.read_csv(run_v2.path / "test_predictions_v2.csv", schema_overrides={"row_id": pl.String})
+    assert predicted["row_id"].to_list() == split.filter(pl.col("part") == "test")["row_id"].to_list()
+
+
+def test_history_has_a_row_per_epoch_and_the_best_is_the_lowest(run_v2: tailbind.RunSummary) -> None:
+    history = pl.read_csv(run_v2.path / "history.csv")
+    assert history.columns == ["epoch", "train_loss", "val_loss", "lr", "seconds", "rows_per_second"]
+    assert history["epoch"].to_list() == [1, 2, 3, 4]
+    best = torch.load(run_v2.path / "best_model_v2.pth", weights_only=True)
+    assert best["epoch"] == history["epoch"][history["val_loss"].arg_min()]
+    assert best["val_loss"] == history["val_loss"].min()
+
+
+def test_config_holds_the_recipe_with_every_default(run_v2: tailbind.RunSummary) -> None:
+    config = json.loads((run_v2.path / "config.json").read_text())
+    assert config["name"] == "v2"
+    assert config["model"] == {
+        "kind": "mlp", "hidden_dims": [32, 16], "activation": "gelu", "initialization": "xavier_uniform",
+        "batch_norm": True, "dropout": 0.3, "members": 1,
+    }  # fmt: skip
+    assert config["loss"] == {"kind": "focal", "gamma": 2.0, "weights": "inverse", "extreme_factor": 10.0}
+
+
+def test_the_report_is_one_page_that_needs_no_other_file(run_v2: tailbind.RunSummary) -> None:
+    page = (run_v2.path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page
+    assert "Ridge" in page
+    assert "Very strong" in page
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+) -> None:
+    runs = [
+        tailbind.train(simulated_csv, out=tmp_path / str(i), overrides=TINY, seed=seed, device="cpu")
+        for i, seed in enumerate([1, 1, 2])
+    ]
+    first, again, other = (run.metrics["test"]["rmse"] for run in runs)
+    assert first == again
+    assert first != other
+
+
+def test_labels_of_test_rows_change_nothing_that_is_learned(simulated_csv: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(simulated_csv)
+    parts = RandomSplit()(tailbind.read_table(simulated_csv).frame)
+    usable = frame["esm2_pca_0"].is_not_null().to_numpy()
+    test = np.zeros(len(frame), dtype=bool)
+    test[np.flatnonzero(usable)[parts == "test"]] = True
+    changed = frame.with_columns(pl.when(pl.Series(test)).then(7.7).otherwise(pl.col("pKd")).alias("pKd"))
+    changed.write_csv(tmp_path / "changed.csv")
+    for name, data in (("a", simulated_csv), ("b", tmp_path / "changed.csv")):
+        tailbind.train(data, out=tmp_path / name, overrides=[*TINY, "features.columns.standardize=true"], device="cpu")
+    a, b = (torch.load(tmp_path / name / "final_model_v2.pth", weights_only=True) for name in "ab")
+    for one, other in zip(a["model"]["members"], b["model"]["members"], strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert torch.equal(
+        a["features"]["columns"]["state"]["mean"]["__array__"], b["features"]["columns"]["state"]["mean"]["__array__"]
+    )
+
+
+def test_an_ensemble_reports_its_members_spread(simulated_csv: Path, tmp_path: Path) -> None:
+    run = tailbind.train(simulated_csv, recipe="v2-ensemble", out=tmp_path / "run", overrides=TINY, device="cpu")
+    frame = pl.read_csv(run.path / "test_predictions_v2-ensemble.csv")
+    assert frame["predicted_sd"].min() > 0  # type: ignore[operator]
+    assert run.metrics["test"]["member_sd"] == pytest.approx(frame["predicted_sd"].mean())
+
+
+def test_two_stages_share_one_history(simulated_csv: Path, tmp_path: Path) -> None:
+    changes = [*TINY, "training.finetune_epochs=3", "training.finetune_bins=['strong', 'very_strong']"]
+    run = tailbind.train(simulated_csv, recipe="v2-two-stage", out=tmp_path / "run", overrides=changes, device="cpu")
+    history = pl.read_csv(run.path / "history.csv")
+    assert history["lr"].to_list()[2:] == [1e-5] * 3
+    assert history["epoch"].to_list() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("recipe", ["v2-mse", "v2-overfitting", "v2-underfitting", "v2-small"])
+def test_the_variants_train(recipe: str, simulated_csv: Path, tmp_path: Path) -> None:
+    changes = [*(["model.hidden_dims=[8]"] if recipe == "v2-underfitting" else []), "training.epochs=1"]
+    run = tailbind.train(simulated_csv, recipe=recipe, out=tmp_path / "run", overrides=changes, device="cpu")
+    assert (run.path / f"best_model_{recipe}.pth").exists()
+
+
+def test_the_full_width_variant_reads_the_unreduced_columns(simulated_csv: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(simulated_csv)
+    wide = frame.with_columns(pl.col(f"esm2_pca_{i}").alias(f"esm2_dim_{i}") for i in range(7))
+    wide.write_csv(tmp_path / "wide.csv")
+    run = tailbind.train(tmp_path / "wide.csv", recipe="v2-full", out=tmp_path / "run", overrides=TINY, device="cpu")
+    best = torch.load(run.path / "best_model_v2-full.pth", weights_only=True)
+    assert best["features"]["columns"]["state"]["names"] == [f"esm2_dim_{i}" for i in range(7)]
+
+
+def test_an_empty_bin_is_a_warning(tmp_path: Path, simulated_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pl.read_csv(simulated_csv).filter(pl.col("pKd") < 9).write_csv(tmp_path / "weak.csv")
+    run = tailbind.train(tmp_path / "weak.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    assert "No training rows: Strong (9–11), Very strong (≥ 11)" in capsys.readouterr().out
+    assert run.metrics["test"]["bins"]["very_strong"] is None
+    assert run.metrics["criteria"]["levels"]["minimum"][0]["met"] is None
+
+
+def test_a_table_shorter_than_a_batch_is_one_batch(tmp_path: Path, simulated_csv: Path) -> None:
+    pl.read_csv(simulated_csv).head(60).write_csv(tmp_path / "short.csv")
+    run = tailbind.train(tmp_path / "short.csv", out=tmp_path / "run", overrides=["training.epochs=1"], device="cpu")
+    assert run.metrics["train"]["n"] < 128
+
+
+def test_an_occupied_folder_is_left_alone(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run_v2.path.iterdir()}
+    with pytest.raises(RunError, match=r"holds a finished run. Choose another folder or add --force"):
+        tailbind.train(simulated_csv, out=run_v2.path, device="cpu")
+    assert {path.name: path.read_bytes() for path in run_v2.path.iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all my work")
+    for force in (False, True):
+        with pytest.raises(RunError, match="must be empty or a run; it holds other files"):
+            tailbind.train(simulated_csv, out=tmp_path / "mine", device="cpu", force=force)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all my work"
+
+
+def test_force_replaces_a_run_and_keeps_foreign_files(simulated_csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tailbind.train(simulated_csv, recipe="v2-mse", out=out, overrides=TINY, device="cpu")
+    (out / "notes.txt").write_text("mine")
+    tailbind.train(simulated_csv, recipe="v1", out=out, overrides=TINY, device="cpu", force=True)
+    assert not list(out.glob("*v2-mse*"))
+    assert (out / "best_model_v1.pth").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_bad_table_leaves_a_forced_run_alone(simulated_csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tailbind.train(simulated_csv, out=out, overrides=TINY, device="cpu")
+    pl.read_csv(simulated_csv).head(15).write_csv(tmp_path / "few.csv")
+    with pytest.raises(TableError, match=r"few.csv must have at least 20 usable rows to train on; got \d+ of 15"):
+        tailbind.train(tmp_path / "few.csv", out=out, overrides=TINY, device="cpu", force=True)
+    assert (out / "DONE").exists()
+
+
+def test_a_constant_label_is_refused(simulated_csv: Path, tmp_path: Path) -> None:
+    pl.read_csv(simulated_csv).with_columns(pKd=pl.lit(6.0)).write_csv(tmp_path / "flat.csv")
+    with pytest.raises(TableError, match=r"flat.csv must have labels that differ; all 1,\d+ are pKd 6"):
+        tailbind.train(tmp_path / "flat.csv", out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Trainer._train_member
+
+    def diverging(self: Trainer, *arguments: object) -> float:
+        return float("nan") if self.epoch == 2 else honest(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_train_member", diverging)
+    with pytest.raises(
+        TrainingError, match=r"nan in epoch 3\. .* Last good checkpoint: .*best_model_v2.pth \(epoch \d"
+    ):
+        tailbind.train(simulated_csv, out=tmp_path / "run", overrides=[*TINY, "training.epochs=4"], device="cpu")
+    assert not (tmp_path / "run" / "DONE").exists()
+    assert tailbind.load(tmp_path / "run").checkpoint.epoch in (1, 2)
+
+
+def test_tensorboard_is_written_where_asked_for(simulated_csv: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    changes = [*TINY, "training.tensorboard=true"]
+    run = tailbind.train(simulated_csv, out=tmp_path / "run", overrides=changes, device="cpu")
+    assert list((run.path / "tensorboard").glob("events*"))
+
+
+def test_several_files_are_one_table(simulated_csv: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(simulated_csv)
+    frame.head(700).write_csv(tmp_path / "ours.csv")
+    frame.tail(500).drop("database_source").write_csv(tmp_path / "theirs.csv")
+    run = tailbind.train(
+        [tmp_path / "ours.csv", tmp_path / "theirs.csv"], out=tmp_path / "run", overrides=TINY, device="cpu"
+    )
+    ids = pl.read_parquet(run.path / "split.parquet")["row_id"]
+    assert ids.str.starts_with("theirs:").sum() > 300
+    assert ids.n_unique() == len(ids)

@@ -1,0 +1,137 @@
+"""`predict` and `evaluate`: the same numbers as in training, in order, for any table with the columns."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import tailbind
+from tailbind.checkpoint import load_checkpoint, save_checkpoint
+from tailbind.errors import CheckpointError, FeatureError, RunError
+from tailbind.predictor import load
+
+
+def test_a_new_process_predicts_what_training_predicted(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+) -> None:
+    pl.read_csv(simulated_csv).drop("pKd", "relation").write_csv(tmp_path / "unlabelled.csv")
+    out = tmp_path / "predicted.csv"
+    command = ["predict", str(run_v2.path), str(tmp_path / "unlabelled.csv"), "--out", str(out), "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "tailbind", *command], check=True, capture_output=True)
+    predicted = pl.read_csv(out)
+    assert predicted.columns == ["row_id", "predicted_pkd", "predicted_kd_nm", "affinity_bin"]
+    assert len(predicted) == 1200
+    in_training = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
+    both = in_training.join(predicted, on="row_id", suffix="_again")
+    assert len(both) == len(in_training)
+    assert np.allclose(both["predicted_pkd"], both["predicted_pkd_again"], atol=1e-5)
+    known = predicted.drop_nulls()
+    assert np.allclose(known["predicted_kd_nm"], 10.0 ** (9 - known["predicted_pkd"].to_numpy()))
+
+
+def test_rows_without_features_stay_and_are_empty(run_v2: tailbind.RunSummary, simulated_csv: Path) -> None:
+    predicted = tailbind.predict(run_v2.path, simulated_csv)
+    absent = pl.read_csv(simulated_csv)["esm2_pca_0"].is_null()
+    assert predicted["row_id"].to_list() == [str(i) for i in range(1200)]
+    for column in ("predicted_pkd", "predicted_kd_nm", "affinity_bin"):
+        assert predicted[column].is_null().equals(absent, check_names=False)
+
+
+def test_columns_in_another_order_are_found_by_name(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+) -> None:
+    frame = pl.read_csv(simulated_csv)
+    frame.select(frame.columns[::-1]).write_csv(tmp_path / "reversed.csv")
+    assert tailbind.predict(run_v2.path, tmp_path / "reversed.csv").equals(tailbind.predict(run_v2.path, simulated_csv))
+
+
+def test_missing_feature_columns_are_named(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
+    pl.read_csv(simulated_csv).drop("esm2_pca_11").write_csv(tmp_path / "narrow.csv")
+    with pytest.raises(
+        FeatureError, match=r"narrow.csv must have the 12 feature columns .* 1 missing, first esm2_pca_11"
+    ):
+        tailbind.predict(run_v2.path, tmp_path / "narrow.csv")
+    pl.read_csv(simulated_csv).drop([f"esm2_pca_{i}" for i in range(12)]).write_csv(tmp_path / "none.csv")
+    with pytest.raises(FeatureError, match=r"none.csv must have numbered feature columns esm2_pca_0"):
+        tailbind.predict(run_v2.path, tmp_path / "none.csv")
+
+
+def test_parquet_holds_what_csv_holds(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
+    frame = tailbind.predict(run_v2.path, simulated_csv, out=tmp_path / "p.parquet")
+    assert pl.read_parquet(tmp_path / "p.parquet").equals(frame)
+
+
+def test_predict_overwrites_nothing(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("mine")
+    with pytest.raises(RunError, match="must be a new file"):
+        tailbind.predict(run_v2.path, simulated_csv, out=tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == "mine"
+    with pytest.raises(RunError, match=r"must end in .csv or .parquet"):
+        tailbind.predict(run_v2.path, simulated_csv, out=tmp_path / "p.xlsx")
+    with pytest.raises(RunError, match="must be in an existing folder"):
+        tailbind.predict(run_v2.path, simulated_csv, out=tmp_path / "nowhere" / "p.csv")
+
+
+def test_evaluate_on_the_test_rows_gives_the_run_s_own_figures(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+) -> None:
+    test_ids = pl.read_csv(run_v2.path / "test_predictions_v2.csv")["row_id"]
+    frame = pl.read_csv(simulated_csv).with_row_index("row_id").with_columns(pl.col("row_id").cast(pl.Int64))
+    frame.filter(pl.col("row_id").is_in(test_ids.implode())).write_csv(tmp_path / "test.csv")
+    result = tailbind.evaluate(run_v2.path, tmp_path / "test.csv", out=tmp_path / "out")
+    for metric in ("n", "rmse", "spearman"):
+        assert result["test"][metric] == pytest.approx(run_v2.metrics["test"][metric], abs=1e-5)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["n"] == len(test_ids)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.json", "predictions.csv", "evaluation.txt", "report.html",
+    }  # fmt: skip
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(
+    run_v1: tailbind.RunSummary, run_v2: tailbind.RunSummary, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(run_v2.path, mixed)
+    shutil.copy(run_v1.path / "best_model_v1.pth", mixed / "best_model_v2.pth")
+    with pytest.raises(CheckpointError, match="must be from recipe 'v2'; it was trained by 'v1'"):
+        load(mixed)
+    original = load_checkpoint(run_v2.path / "best_model_v2.pth")
+    other = {**original.recipe, "model": {**original.recipe["model"], "dropout": 0.5}}
+    save_checkpoint(mixed / "best_model_v2.pth", type(original)(**{**vars(original), "recipe": other}))
+    with pytest.raises(CheckpointError, match=r"model.dropout there is 0.3, in the checkpoint 0.5"):
+        load(mixed)
+
+
+def test_a_truncated_checkpoint_is_refused(run_v2: tailbind.RunSummary, tmp_path: Path) -> None:
+    shutil.copytree(run_v2.path, tmp_path / "cut")
+    file = tmp_path / "cut" / "best_model_v2.pth"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"best_model_v2.pth must be a whole tailbind checkpoint"):
+        load(tmp_path / "cut")
+
+
+def test_a_single_checkpoint_predicts_too(run_v2: tailbind.RunSummary, simulated_csv: Path) -> None:
+    final = tailbind.predict(run_v2.path / "final_model_v2.pth", simulated_csv)
+    assert final["predicted_pkd"].null_count() < 300
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"must be a run folder .* it has no config.json"):
+        load(tmp_path)
+    with pytest.raises(RunError, match="it is not a folder"):
+        load(tmp_path / "nothing")
+
+
+def test_the_number_of_rows_changes_no_prediction(run_v2: tailbind.RunSummary, simulated_csv: Path) -> None:
+    predictor = load(run_v2.path, "cpu")
+    table = predictor.read(simulated_csv)
+    features = np.nan_to_num(predictor.features.transform(table).dense)
+    whole = predictor.model.predict(features)
+    single = np.concatenate([predictor.model.predict(features, np.array([i])) for i in range(0, 1200, 97)])
+    assert np.allclose(whole[::97], single, atol=1e-5)
+    assert not predictor.model.members[0].training
