@@ -3,8 +3,9 @@
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +59,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     CheckpointError
         For a file that is missing, truncated, not a checkpoint, of another version, or holds code.
     """
-    return Checkpoint(**load_state(path, MODEL))
+    state = load_state(path, MODEL)
+    missing = {field.name for field in fields(Checkpoint)} ^ set(state)
+    if missing:
+        raise CheckpointError(f"{path} must hold a whole model; these entries are missing or new: {sorted(missing)}.")
+    return Checkpoint(**state)
 
 
 def save_state(path: Path, content: str, state: Mapping[str, Any]) -> None:
@@ -79,15 +84,17 @@ def load_state(path: Path, content: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} must be a tailbind checkpoint; there is no such file.")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} must be a whole tailbind checkpoint; it is truncated or something else.")
+    if not _is_whole(path):
+        raise CheckpointError(
+            f"{path} must be a whole tailbind checkpoint; it is truncated, damaged or something else."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} must hold tensors and plain values only; it holds code, which was not run. Do not use it."
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, Warning) as error:
         raise CheckpointError(f"{path} must be a whole tailbind checkpoint; it is truncated or damaged.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} must be a tailbind checkpoint; it was written by something else.")
@@ -102,13 +109,24 @@ def load_state(path: Path, content: str) -> dict[str, Any]:
     return {key: _native(value) for key, value in state.items() if key not in ("format", "version", "content")}
 
 
+def _is_whole(path: Path) -> bool:
+    """Return whether a file is a zip archive whose every member has its checksum; PyTorch itself checks none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, ValueError, RuntimeError):
+        return False
+
+
 _ARRAY: Final = "__array__"
 
 
 def _portable(value: Any) -> Any:
     """Return `value` with NumPy arrays as marked tensors, for the reader admits no NumPy types."""
     if isinstance(value, np.ndarray):
-        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(value))}
+        return {_ARRAY: torch.from_numpy(np.array(value, order="C"))}
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

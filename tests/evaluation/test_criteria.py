@@ -1,3 +1,4 @@
+import shlex
 from typing import Any
 
 import numpy as np
@@ -5,8 +6,12 @@ import pytest
 
 from tailbind.evaluation.criteria import CRITERIA, EXPECTED, SEEDS_V1, grade, judge, lower_is_better, next_steps
 from tailbind.evaluation.metrics import evaluate, intervals
-from tailbind.recipes import recipe_names
+from tailbind.models import MODELS
+from tailbind.options import read_options
+from tailbind.recipes import Recipe, load_recipe
 from tailbind.scale import BIN_NAMES
+from tailbind.table import SPLITS
+from tailbind.training.stages import TrainingOptions
 
 
 def figures(rmse: float, spearman: float, very_strong: float | None, **others: float) -> dict[str, Any]:
@@ -106,15 +111,38 @@ def test_intervals_as_evaluated_are_found() -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "minimum", "target", "stretch"])
-def test_next_steps_are_commands_with_recipes_that_exist(name: str) -> None:
-    steps = next_steps(name, "runs/v2", "data.csv")
+def test_next_steps_are_commands_that_can_be_typed(name: str) -> None:
+    recipe = "--recipe v2 --set training.epochs=50"
+    steps = next_steps(name, "runs/v2", "data.csv", recipe, "runs/v2/test_predictions_v2.csv")
     assert len(steps) >= 3
+    folders = []
     for what, command in steps:
         assert what
-        words = command.split()
-        assert words[0] in ("tailbind", "open")
-        if "--recipe" in words:
-            assert words[words.index("--recipe") + 1] in recipe_names()
-            assert "data.csv" in words
-            assert "--out" in words
-    assert steps != next_steps("none" if name != "none" else "target", "runs/v2", "data.csv")
+        words = shlex.split(command)
+        if words[:2] == ["tailbind", "train"]:
+            assert words[2] == "data.csv"
+            assert words[words.index("--recipe") + 1] == "v2"
+            folders.append(words[words.index("--out") + 1])
+            overrides = [words[position + 1] for position, word in enumerate(words) if word == "--set"]
+            assert overrides[0] == "training.epochs=50"
+            read_sections(load_recipe("v2", overrides))
+        else:
+            assert "runs/v2" in command
+    assert len(set(folders)) == len(folders)
+    assert "runs/v2" not in folders
+
+
+def read_sections(recipe: Recipe) -> None:
+    """Fail where a section holds an option that its component does not know, or a value it does not allow."""
+    for name, registry in (("model", MODELS), ("split", SPLITS)):
+        section = recipe.sections[name]
+        known = registry.load(section.kind).__dataclass_fields__
+        values = {key: value for key, value in section.values.items() if key in known or key not in section.inherited}
+        read_options(registry.load(section.kind), values, name)
+    read_options(TrainingOptions, recipe.sections["training"].values, "training")
+
+
+def test_each_grade_has_its_own_next_steps() -> None:
+    told = {name: next_steps(name, "run", "data.csv", "--recipe v2", "p.csv") for name in ("none", "minimum", "target")}
+    assert told["none"] != told["minimum"] != told["target"]
+    assert told["target"] == next_steps("stretch", "run", "data.csv", "--recipe v2", "p.csv")

@@ -1,3 +1,4 @@
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_overfitting_by_a_rising_validation_loss() -> None:
     lowest = int(np.argmin(HEALTHY_VAL + rise)) + 1
     assert f"after epoch {lowest} of 60" in found.evidence
     assert found.options[0] == "model.dropout=0.4"
-    assert "optimizer.weight_decay=1e-3" in found.options
+    assert "optimizer.weight_decay=0.001" in found.options
 
 
 def test_overfitting_by_a_gap() -> None:
@@ -134,6 +135,24 @@ def test_all_that_is_wrong_is_told() -> None:
     assert "slowness" in symptoms
 
 
+def test_what_is_set_already_or_exceeded_is_not_advised() -> None:
+    def advised(**settings: dict[str, Any]) -> tuple[str, ...]:
+        return only(diagnose(history(), GOOD, ridge_rmse=0.7, settings=settings), "underfitting").options
+
+    everything = ("training.epochs=150", "'model.hidden_dims=[1024,512,256,128]'", "optimizer.lr=0.0003")
+    assert advised() == everything
+    assert advised(training={"epochs": 100}, model={"hidden_dims": [512, 256]}, optimizer={"lr": 1e-4}) == everything
+    assert advised(training={"epochs": 150}) == everything[1:]
+    assert advised(training={"epochs": 300}, optimizer={"lr": 1e-3}) == everything[1:2]
+    assert advised(model={"hidden_dims": (2048, 1024)}, optimizer={"lr": 3e-4}) == everything[:1]
+
+
+def test_a_loss_that_is_mse_already_is_not_advised() -> None:
+    bad = {**GOOD, "distinct_predictions": 2}
+    found = only(diagnose(history(), bad, 1.0, settings={"loss": {"kind": "mse", "extreme_factor": 10.0}}), "collapse")
+    assert found.options == ("optimizer.lr=0.0003", "loss.extreme_factor=1.0")
+
+
 def test_every_advised_option_is_one_that_can_be_set() -> None:
     sections: dict[str, Registry] = {"model": MODELS, "optimizer": OPTIMIZERS, "loss": LOSSES}
     bad = {**GOOD, "rmse": 9.0, "distinct_predictions": 1}
@@ -141,7 +160,7 @@ def test_every_advised_option_is_one_that_can_be_set() -> None:
     found = diagnose(history(train=HEALTHY_TRAIN * 0.1, val=wild, seconds=1e4), bad, 1.0, "cpu")
     assert {finding.symptom for finding in found} >= {"overfitting", "underfitting", "collapse", "instability"}
     for option in {option for finding in found for option in finding.options}:
-        ((name, values),) = parse_override(option).items()
+        ((name, values),) = parse_override(*shlex.split(option)).items()
         if name == "training":
             read_options(TrainingOptions, values, name)
         elif "kind" in values:

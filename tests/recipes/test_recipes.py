@@ -143,6 +143,13 @@ def test_a_file_extends_a_file(folder: Path) -> None:
     assert (training.epochs, training.batch_size) == (9, 32)
 
 
+def test_a_file_beside_the_recipe_is_found_from_anywhere(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    write(folder / "mine", "parent.toml", 'extends = "v1"\n[training]\nepochs = 7\n')
+    child = write(folder / "mine", "child.toml", 'extends = "parent.toml"\n')
+    assert resolved(load_recipe(child))["training"].epochs == 7
+
+
 def test_the_description_is_the_recipes_own(folder: Path) -> None:
     assert load_recipe(write(folder, "a.toml", 'extends = "v2"\n')).description == ""
 

@@ -458,14 +458,29 @@ def test_replicate_columns_are_no_feature_block(write: Write) -> None:
 
 def test_an_absent_block_names_what_there_is(write: Write) -> None:
     with pytest.raises(
-        FeatureError, match=r"t\.csv must have numbered feature columns esm2_dim_0, esm2_dim_1, .*found the blocks e_\*"
+        FeatureError, match=r"t\.csv must have numbered feature columns esm2_dim_0, esm2_dim_1, .*found e_\*"
     ):
         read_table(write("pKd", "7"), feature_prefix="esm2_dim_")
 
 
+def test_a_small_block_must_be_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("pKd,e_0,e_1\n7,1,2\n")
+    with pytest.raises(
+        FeatureError, match=r"found e_\* only \(name one of fewer than 5 columns with --set features\.col"
+    ):
+        read_table(tmp_path / "t.csv")
+    assert read_table(tmp_path / "t.csv", feature_prefix="e_").features.tolist() == [[1.0, 2.0]]
+
+
+def test_a_missing_label_is_told_before_missing_features(write: Write) -> None:
+    with pytest.raises(TableError, match="must have a label column"):
+        read_table(write("note", "x", features=False))
+
+
 def test_neither_features_nor_sequences(write: Write) -> None:
     with pytest.raises(
-        FeatureError, match=r"t\.csv must have numbered feature columns .*found none, nor sequences\. Add the columns"
+        FeatureError,
+        match=r"t\.csv must have numbered feature columns .*found none, and no sequences\. Add the columns",
     ):
         read_table(write("pKd,note", "7,x", features=False))
 

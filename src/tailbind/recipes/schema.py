@@ -97,9 +97,19 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     recipe = Recipe(name, str(document.get("description", "")))
     for layer in reversed(layers):
         recipe = _merged(recipe, layer)
+    # All at once: what one --set states, another that changes the kind must not drop.
+    changes: dict[str, Any] = {}
     for override in overrides:
-        recipe = _merged(recipe, parse_override(override))
-    return recipe
+        _lay_over(changes, parse_override(override))
+    return _merged(recipe, changes)
+
+
+def _lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _lay_over(base[key], value)
+        else:
+            base[key] = value
 
 
 def recipe_from_sections(name: str, document: Mapping[str, Any]) -> Recipe:
@@ -140,14 +150,17 @@ def _read(name: str) -> tuple[str, dict[str, Any]]:
     if path.suffix == ".toml":
         if not path.is_file():
             raise RecipeError(f"Recipe {name} must be a TOML file; there is none.")
-        text, name = path.read_text(encoding="utf-8"), path.stem
+        try:
+            text, name = path.read_text(encoding="utf-8"), path.stem
+        except (UnicodeDecodeError, OSError) as error:
+            raise RecipeError(f"Recipe {name} must be readable as UTF-8 text; {error}.") from error
     elif name in recipe_names():
         text = (resources.files("tailbind.recipes") / f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise RecipeError(f"Recipe {name!r} does not exist; {nearest(name, recipe_names())}; or name a .toml file.")
     try:
         return name, _checked(tomllib.loads(text), name)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"Recipe {name} must be valid TOML; {error}.") from error
 
 

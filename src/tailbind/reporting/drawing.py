@@ -148,9 +148,10 @@ def value_axis(ax: Axes, values: Array, least_ratio: float = 1.1) -> None:
     rules(ax)
 
 
-def whole_pkd(axis: Axis, low: float, high: float) -> None:
+def whole_pkd(low: float, high: float, *axes: Axis) -> None:
     """Put ticks at whole pKd, every second one where the range is wide."""
-    axis.set_major_locator(MultipleLocator(1 if high - low <= 14 else 2))
+    for axis in axes:
+        axis.set_major_locator(MultipleLocator(1 if high - low <= 14 else 2))
 
 
 def frame(true: Array, pred: Array) -> tuple[float, float]:

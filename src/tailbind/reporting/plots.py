@@ -104,10 +104,9 @@ def predictions_vs_targets(
 ) -> Figure:
     """Return predicted against measured pKd.
 
-    Up to `drawing.FEW_ROWS` rows are points; more are a density with a logarithmic colour scale, in which the
-    rows of an extreme bin stay points as long as they are few. The frame holds every measured pKd that can be one
-    and reaches up to `drawing.MARGIN` further where predictions do; rows beyond it are drawn at its edge and
-    counted.
+    Up to `drawing.FEW_ROWS` rows are points; more are a density, log-coloured, in which the rows of an extreme
+    bin stay points as long as they are few. The frame holds every measured pKd that can be one and reaches up to
+    `drawing.MARGIN` further where predictions do; rows beyond it are drawn at its edge and counted.
 
     Parameters
     ----------
@@ -131,18 +130,15 @@ def predictions_vs_targets(
     true, pred, limit = _checked(y_true, y_pred, censored)
     with matplotlib.rc_context(STYLE):
         figure, ax, rail = drawing.square_and_rail(title)
-        ax.set_xlabel("Measured pKd")
-        ax.set_ylabel("Predicted pKd")
+        ax.set(xlabel="Measured pKd", ylabel="Predicted pKd")
         if not len(true):
             return drawing.nothing_to_show(figure, "No rows")
 
         low, high = drawing.frame(true, pred)
         x, y = np.clip(true, low, high), np.clip(pred, low, high)
-        ax.set(xlim=(low, high), ylim=(low, high))
-        ax.set_aspect("equal")
+        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         drawing.name_bands(ax, drawing.draw_bands(ax, low, high), true)
-        for axis in (ax.xaxis, ax.yaxis):
-            drawing.whole_pkd(axis, low, high)
+        drawing.whole_pkd(low, high, ax.xaxis, ax.yaxis)
         for edge in BIN_EDGES:
             ax.axhline(edge, color=LINE, linewidth=0.7, zorder=0.6, label="_edge")
         (identity,) = ax.plot(
@@ -201,9 +197,8 @@ def residuals_analysis(
         low, high = drawing.frame(true, true)
         x = np.clip(true, low, high)
         by_value.set(xlim=(low, high), ylim=(-reach, reach))
-        by_value.set_xlabel("Measured pKd")
-        by_value.set_ylabel("Predicted − measured pKd")
-        drawing.whole_pkd(by_value.xaxis, low, high)
+        by_value.set(xlabel="Measured pKd", ylabel="Predicted − measured pKd")
+        drawing.whole_pkd(low, high, by_value.xaxis)
         drawing.draw_bands(by_value, low, high)
         _, mesh = drawing.draw_rows(by_value, x, residual, bins, limit)
         if mesh is not None:
@@ -228,8 +223,7 @@ def residuals_analysis(
         drawing.small_title(together, summary)
 
         _boxes(by_bin, residual, bins, limit)
-        by_bin.set_ylim(-reach, reach)
-        by_bin.set_ylabel("Predicted − measured pKd")
+        by_bin.set(ylim=(-reach, reach), ylabel="Predicted − measured pKd")
         drawing.small_title(by_bin, "Line: median. Box: middle half. Whiskers: 5th to 95th percentile.")
         for ax, zorder in ((by_value, 4), (together, 4), (by_bin, 1.5)):
             ax.axhline(0, color=INK, linewidth=1, linestyle=DASHED, zorder=zorder, label="_zero")
@@ -257,8 +251,7 @@ def comparison_chart(comparison: Comparison) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = drawing.new_figure(4.9, "")
-        grid = figure.add_gridspec(1, 2, width_ratios=[2.6, 1])
-        errors, correlations = drawing.add_axes(figure, grid[0]), drawing.add_axes(figure, grid[1])
+        errors, correlations = (drawing.add_axes(figure, at) for at in figure.add_gridspec(1, 2, width_ratios=[2.6, 1]))
         by_metric = [{entry.metric: entry for entry in run} for run in comparison.differences]
 
         places = np.array([-0.25, 1, 2, 3, 4, 5])
@@ -267,8 +260,8 @@ def comparison_chart(comparison: Comparison) -> Figure:
         metrics = ["rmse", *(f"{name}.rmse" for name in BIN_NAMES)]
         drawing.stripes(errors, np.arange(0.5, 6))
         handles = _intervals(errors, places, metrics, by_metric)
-        errors.set_xlim(-0.75, 5.5)
         errors.set_xticks(places, ticks)
+        errors.set_xlim(-0.75, 5.5)
         errors.set_title("RMSE in pKd units (lower is better)", loc="left", fontsize=10)
         top = max(*_extent(metrics, by_metric), 0.1)
         note = "Bars: 95 % bootstrap intervals."

@@ -139,9 +139,8 @@ def _open(path: Path) -> Source:
             columns = _header(path, separator)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(path, error) from error
-    if any(
-        "\N{REPLACEMENT CHARACTER}" in column for column in columns
-    ):  # else "Kd (µM)" in Latin-1 would pass for mol/L
+    # polars lets a header of other encodings through, and Latin-1 "Kd (µM)" would then pass for mol/L.
+    if any("\N{REPLACEMENT CHARACTER}" in column for column in columns):
         raise _unreadable(path, ValueError("invalid utf-8 sequence in the header"))
     twice = [column for column in columns if "_duplicated_" in column]
     if twice:

@@ -9,6 +9,7 @@ from tailbind.evaluation.comparison import Comparison
 from tailbind.reporting.tables import comparison_table
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.workflows.comparing import compare
+from tailbind.workflows.progress import default_console
 from tailbind.workflows.training import train
 from tailbind.workflows.using import check_empty
 
@@ -25,7 +26,7 @@ def demo(out: str | Path = "demo", *, device: str = "auto", console: Console | N
     out : a new folder for `simulated.csv`, a run folder per recipe, and `comparison/`
     device : auto, cpu or cuda
     """
-    console = console or Console()
+    console = console or default_console()
     folder = Path(out)
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What a person sees while a run works: a progress bar in a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -11,6 +12,11 @@ from tailbind.training.loop import EpochResult
 
 #: Where nobody watches a terminal, a line at most this often (seconds), beside the first and the last epoch.
 LINE_EVERY_SECONDS: Final = 15.0
+
+
+def default_console() -> Console:
+    """Return a console for standard output; in a notebook one that writes plain lines, which need no widgets."""
+    return Console(force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None)
 
 
 class EpochProgress:

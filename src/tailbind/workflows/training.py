@@ -38,7 +38,7 @@ from tailbind.training.stages import plan_stages
 from tailbind.training.weights import bin_weights, effective_sample_size
 from tailbind.workflows.evaluating import write_results
 from tailbind.workflows.plan import Plan, resolve
-from tailbind.workflows.progress import EpochProgress
+from tailbind.workflows.progress import EpochProgress, default_console
 
 FEWEST_ROWS: Final = 20
 HISTORY: Final = ("epoch", "train_loss", "val_loss", "lr", "seconds", "rows_per_second")
@@ -113,7 +113,7 @@ def train(
     TailbindError
         In one line, for whatever is wrong with recipe, table, folder or device.
     """
-    console = console or Console()
+    console = console or default_console()
     if resume and force:
         raise RunError("--resume and --force exclude each other: one continues the run, the other replaces it.")
     changes = [*overrides, *([] if seed is None else [f"training.seed={seed}"])]
