@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from tailbind.models.mlp import ACTIVATIONS, Mlp, perceptron
 from tailbind.recipes import load_recipe
-from tailbind.reporting.plots import BULK, INK, LINE, MUTED, RUN_COLOURS, SOFT, STRONG, WEAK, png
+from tailbind.reporting.drawing import BULK, INK, LINE, MUTED, RUN_COLOURS, SOFT, STRONG, WEAK
+from tailbind.reporting.plots import png
 from tailbind.scale import BIN_EDGES, BIN_NAMES, bin_index, bin_label
 from tailbind.table.simulation import Landscape, simulate
 from tailbind.table.splitting import RandomSplit

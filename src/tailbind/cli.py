@@ -126,7 +126,7 @@ def evaluate(
     from tailbind.workflows import evaluate as run_evaluate
     from tailbind.workflows.using import evaluation_report
 
-    result = run_evaluate(run, data, out=out, device=device.value)
+    result = run_evaluate(run, data, out=out, device=device.value, notify=_tell)
     _print(to_json(result) if json else evaluation_report(result).text())
 
 
@@ -140,7 +140,7 @@ def predict(
     """Predict pKd, Kd and bin for every row of a table, with or without labels."""
     from tailbind.workflows import predict as run_predict
 
-    frame = run_predict(run, data, out=out, device=device.value)
+    frame = run_predict(run, data, out=out, device=device.value, notify=_tell)
     empty = frame["predicted_pkd"].null_count()
     _print(f"{out}: {len(frame):,} rows" + (f", {empty:,} of them without features and left empty." if empty else "."))
 
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except OSError as error:
-        return _fail(f"{error.filename or 'A file'}: {error.strerror or error}. Nothing half-written was left.")
+        return _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     if code == INTERRUPTED:
         _fail("Interrupted. An unfinished training goes on with --resume.")
     return code if isinstance(code, int) else 0
@@ -202,6 +202,11 @@ def _fail(message: str) -> int:
         f"tailbind: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True
     )
     return 2
+
+
+def _tell(text: str) -> None:
+    """Print a remark on standard error, so that standard output is the result alone."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(text: str) -> None:

@@ -9,7 +9,7 @@ from tailbind.models import MODELS
 from tailbind.models.mlp import Mlp
 from tailbind.options import Registry, read_options
 from tailbind.recipes import load_recipe, recipe_names
-from tailbind.recipes.schema import SECTIONS, Recipe, Section, parse_override, recipe_from_sections
+from tailbind.recipes.schema import SECTIONS, Recipe, Section, parse_override
 from tailbind.table import SPLITS
 from tailbind.training import LOSSES, OPTIMIZERS, SCHEDULES
 from tailbind.training.losses import FocalMse, WeightedMse
@@ -306,17 +306,3 @@ def test_a_recipe_file_that_is_not_utf_8(folder: Path) -> None:
     (folder / "bad.toml").write_bytes('description = "é"'.encode("latin-1"))
     with pytest.raises(RecipeError, match=r"bad"):
         load_recipe(folder / "bad.toml")
-
-
-def test_a_saved_recipe_is_the_recipe() -> None:
-    v2 = load_recipe("v2")
-    document: dict[str, Any] = {
-        name: {"kind": section.kind, **section.values} if section.kind else dict(section.values)
-        for name, section in v2.sections.items()
-    }
-    document["features"] = {name: dict(block.values) for name, block in v2.features.items()}
-    document["description"] = v2.description
-    again = recipe_from_sections("v2", document)
-    assert again == v2
-    with pytest.raises(RecipeError, match="there is no section 'modle'"):
-        recipe_from_sections("v2", {"modle": {}})

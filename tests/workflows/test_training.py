@@ -158,10 +158,13 @@ def test_an_empty_bin_is_a_warning(tmp_path: Path, simulated_csv: Path, capsys: 
     assert run.metrics["criteria"]["levels"]["minimum"][0]["met"] is None
 
 
-def test_a_table_shorter_than_a_batch_is_one_batch(tmp_path: Path, simulated_csv: Path) -> None:
+def test_a_table_shorter_than_a_batch_is_one_batch(
+    tmp_path: Path, simulated_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pl.read_csv(simulated_csv).head(60).write_csv(tmp_path / "short.csv")
     run = tailbind.train(tmp_path / "short.csv", out=tmp_path / "run", overrides=["training.epochs=1"], device="cpu")
     assert run.metrics["train"]["n"] < 128
+    assert "training rows are fewer than a batch" in capsys.readouterr().out
 
 
 def test_an_occupied_folder_is_left_alone(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ def test_columns_in_another_order_are_found_by_name(
 ) -> None:
     frame = pl.read_csv(simulated_csv)
     frame.select(frame.columns[::-1]).write_csv(tmp_path / "reversed.csv")
+    remarks: list[str] = []
+    tailbind.predict(run_v2.path, tmp_path / "reversed.csv", notify=remarks.append)
+    assert any("in another order; they were put right by name" in remark for remark in remarks)
     assert tailbind.predict(run_v2.path, tmp_path / "reversed.csv").equals(tailbind.predict(run_v2.path, simulated_csv))
 
 

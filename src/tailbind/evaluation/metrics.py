@@ -21,8 +21,6 @@ CONFIDENCE: Final = 0.95
 FEWEST_FOR_INTERVAL: Final = 5
 #: The overall metrics, in the order in which people read them.
 OVERALL: Final = ("rmse", "mae", "spearman", "pearson", "r2")
-#: Metrics of which less is better.
-ERRORS: Final = ("rmse", "mae", "bias", "one_sided_rmse")
 _ROWS_AT_A_TIME: Final = 2_000_000
 
 

@@ -6,7 +6,7 @@ saved as `state()`, made of tensors, arrays, strings and JSON-able values, and r
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ Rows: TypeAlias = NDArray[np.intp]
 CHUNK = 16_384
 
 
+@runtime_checkable
 class Predictive(Protocol):
     """Something fitted that turns features into pKd."""
 
@@ -36,6 +37,7 @@ class Predictive(Protocol):
         ...
 
 
+@runtime_checkable
 class ClosedForm(Predictive, Protocol):
     """A model that learns in one call, without epochs."""
 

@@ -112,11 +112,6 @@ def _lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def recipe_from_sections(name: str, document: Mapping[str, Any]) -> Recipe:
-    """Return a recipe from a mapping of sections, as a run's `config.json` or a checkpoint holds it."""
-    return _merged(Recipe(name, str(document.get("description", ""))), _checked(document, name))
-
-
 def parse_override(text: str) -> dict[str, Any]:
     """Return `section.key=value` as nested mappings; the value is TOML, or else plain text.
 

@@ -251,7 +251,8 @@ def comparison_chart(comparison: Comparison) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = drawing.new_figure(4.9, "")
-        errors, correlations = (drawing.add_axes(figure, at) for at in figure.add_gridspec(1, 2, width_ratios=[2.6, 1]))
+        grid = figure.add_gridspec(1, 2, width_ratios=[2.6, 1])
+        errors, correlations = drawing.add_axes(figure, grid[0]), drawing.add_axes(figure, grid[1])
         by_metric = [{entry.metric: entry for entry in run} for run in comparison.differences]
 
         places = np.array([-0.25, 1, 2, 3, 4, 5])

@@ -179,6 +179,9 @@ def _feature_block(source: Source, prefix: str | None) -> list[str]:
             f"{source.path}: the columns {block[0]} … {block[-1]} must be numbered without a gap; "
             f"{gap} is missing. Add the column, or renumber."
         )
+    members = set(block)
+    if [column for column in source.columns if column in members] != block:
+        source.notes.append("Warning: the feature columns are in another order; they were put right by name.")
     return block
 
 

@@ -125,14 +125,15 @@ def _pictures(
     censored: NDArray[np.bool_],
 ) -> dict[str, bytes]:
     """Return caption → PNG, in the order of the run folder's three files."""
+    marked = censored if censored.any() else None
     return {
         "Loss and learning rate by epoch": plots.png(plots.training_curves(history, best_epoch, title=plan.name)),
         "Predicted and measured pKd on the test rows": plots.png(
-            plots.predictions_vs_targets(
-                true, predicted, title=plan.name, censored=censored if censored.any() else None
-            )
+            plots.predictions_vs_targets(true, predicted, title=plan.name, censored=marked)
         ),
-        "Errors on the test rows": plots.png(plots.residuals_analysis(true, predicted, title=plan.name)),
+        "Errors on the test rows": plots.png(
+            plots.residuals_analysis(true, predicted, title=plan.name, censored=marked)
+        ),
     }
 
 

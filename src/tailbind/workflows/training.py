@@ -253,6 +253,11 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
     )
     if plan.training.finetune_epochs and len(trainer.stages) == 1:
         _warn(prepared.console, "No second stage: fewer than two training rows are in its bins.")
+    for stage in trainer.stages:
+        if len(stage.rows) < trainer.batch_size:
+            _warn(prepared.console, f"{len(stage.rows):,} training rows are fewer than a batch: one batch it is.")
+        elif len(stage.rows) % trainer.batch_size == 1:
+            _warn(prepared.console, "The last batch would be a single row; it joins the one before.")
     history = _train(prepared, trainer, pipeline)
     for member, best in zip(network.members, trainer.best_weights, strict=True):
         member.load_state_dict(best)

@@ -1,6 +1,6 @@
 """`tailbind predict` and `tailbind evaluate`: a finished run on other tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def predict(
     *,
     out: str | Path | None = None,
     device: str = "auto",
+    notify: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Predict every row of a table, with or without labels.
 
@@ -38,6 +39,7 @@ def predict(
     data : table or tables with the model's feature columns
     out : CSV or Parquet file to write; none unless given
     device : auto, cpu or cuda
+    notify : told what reading did, a sentence at a time
 
     Returns
     -------
@@ -49,7 +51,10 @@ def predict(
     if target is not None:
         _check_target(target)
     predictor = load(run, device)
-    frame = predictor.predict(predictor.read(data))
+    table = predictor.read(data)
+    for line in table.report.lines():
+        notify(line)
+    frame = predictor.predict(table)
     if target is not None:
         with writing(target) as handle:
             frame.write_csv(handle) if target.suffix == ".csv" else frame.write_parquet(handle)
@@ -62,12 +67,13 @@ def evaluate(
     *,
     out: str | Path | None = None,
     device: str = "auto",
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Hold a trained run against another measured table.
 
     Parameters
     ----------
-    run, data, device : as for `predict`; the table needs labels
+    run, data, device, notify : as for `predict`; the table needs labels
     out : folder for `metrics.json`, `predictions.csv`, `evaluation.txt`, `report.html`; none unless given
 
     Returns
@@ -80,6 +86,8 @@ def evaluate(
         check_empty(folder)
     predictor = load(run, device)
     table = predictor.read(data, labels=True)
+    for line in table.report.lines():
+        notify(line)
     members = predictor.predict_pkd(table)
     predicted = members.mean(axis=1)
     known = np.isfinite(predicted)
@@ -98,12 +106,11 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         report = evaluation_report(result)
         censored = table.relation[known] != MEASURED
+        marked = censored if censored.any() else None
         true, of_model = table.pkd[known], predicted[known]
         pictures = {
-            "Predicted and measured pKd": plots.png(
-                plots.predictions_vs_targets(true, of_model, censored=censored if censored.any() else None)
-            ),
-            "Errors": plots.png(plots.residuals_analysis(true, of_model)),
+            "Predicted and measured pKd": plots.png(plots.predictions_vs_targets(true, of_model, censored=marked)),
+            "Errors": plots.png(plots.residuals_analysis(true, of_model, censored=marked)),
         }
         frame = pl.DataFrame(
             {
