@@ -16,8 +16,8 @@ CRITERIA: Final[Mapping[str, Mapping[str, float]]] = {
     "stretch": {"very_strong.rmse": 1.0, "rmse": 0.8, "spearman": 0.75},
 }
 
-#: metric → what the seeds' author measured with v1, on a table of their own.
-SEEDS_V1: Final[Mapping[str, float]] = {
+#: metric → what the notebook's author measured with v1, on a table of their own.
+NOTEBOOK_V1: Final[Mapping[str, float]] = {
     "rmse": 1.4761, "spearman": 0.3912, "pearson": 0.7265, "r2": 0.5188,
     "very_weak.rmse": 1.1183, "weak.rmse": 1.7306, "moderate.rmse": 0.9875,
     "strong.rmse": 1.5264, "very_strong.rmse": 2.9394,
@@ -94,11 +94,15 @@ def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
         "grade": reached,
         "word": WORDS[reached],
         "levels": {level: [vars(c) for c in judged if c.level == level] for level in LEVELS},
-        "expected": [{**vars(c), "range": list(EXPECTED[c.metric]), "seeds_v1": SEEDS_V1[c.metric]} for c in expected],
+        "expected": [
+            {**vars(c), "range": list(EXPECTED[c.metric]), "notebook_v1": NOTEBOOK_V1[c.metric]} for c in expected
+        ],
     }
 
 
-def next_steps(grade_name: str, run: str, data: str, recipe: str, predictions: str) -> list[tuple[str, str]]:
+def next_steps(
+    grade_name: str, run: str, data: str, recipe: str, unsplit: str, predictions: str
+) -> list[tuple[str, str]]:
     """Return (what to do, command) pairs that follow a grade, in the order of the notebook's next steps.
 
     Parameters
@@ -106,9 +110,10 @@ def next_steps(grade_name: str, run: str, data: str, recipe: str, predictions: s
     grade_name : "none", "minimum", "target" or "stretch"
     run, data, predictions : the run folder, the table, and the file of test predictions, as commands name them
     recipe : the run's recipe with its changes, as in `--recipe v2 --set training.epochs=50`
+    unsplit : the same without changes of the split
     """
 
-    def again(suffix: str, changes: str = "", more: str = "") -> str:
+    def again(suffix: str, changes: str = "", more: str = "", recipe: str = recipe) -> str:
         return f"tailbind train {data}{more} {recipe}{changes} --out {run}-{suffix}"
 
     if grade_name in ("target", "stretch"):
@@ -120,7 +125,7 @@ def next_steps(grade_name: str, run: str, data: str, recipe: str, predictions: s
             ),
             (
                 "Before relying on it: the same with identical pairs kept together",
-                again("pairs", " --set split.kind=pair"),
+                again("pairs", " --set split.kind=pair", recipe=unsplit),
             ),
         ]
     if grade_name == "minimum":
@@ -138,7 +143,7 @@ def next_steps(grade_name: str, run: str, data: str, recipe: str, predictions: s
     return [
         (
             "Check the labels: the repeated values (under Labels in the report) and the largest errors",
-            f"sort -t, -g -k4 {predictions} | head",
+            f"awk -F, 'NR > 1 {{print ($4 < 0 ? -$4 : $4) \", \" $0}}' {predictions} | sort -gr | head",
         ),
         ("Better features: another block of columns", again("features", " --set features.columns.prefix=PREFIX")),
         ("Another architecture: larger", again("larger", " --set 'model.hidden_dims=[1024,512,256,128]'")),

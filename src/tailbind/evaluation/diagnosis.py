@@ -43,7 +43,7 @@ ADVICE: Final[Mapping[str, tuple[tuple[str, Any, int], ...]]] = {
     "collapse": (("optimizer.lr", 3e-4, 1), ("loss.kind", "mse", 0), ("loss.extreme_factor", 1.0, -1)),
     "instability": (
         ("optimizer.lr", 1e-4, -1),
-        ("training.clip_grad_norm", 1.0, 0),
+        ("training.clip_grad_norm", 1.0, -1),
         ("loss.extreme_factor", 1.0, -1),
     ),
     "slowness": (("training.batch_size", 256, 1),),
@@ -97,6 +97,8 @@ def diagnose(
             _slowness(seconds, device),
         ]
     found = [finding for finding in findings if finding is not None]
+    if any(finding.symptom == "overfitting" for finding in found):  # its remedies contradict those of underfitting
+        found = [finding for finding in found if finding.symptom != "underfitting"]
     return [replace(finding, options=_options(finding.symptom, settings or {})) for finding in found]
 
 
@@ -106,6 +108,8 @@ def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     for key, value, direction in ADVICE[symptom]:
         section, _, name = key.partition(".")
         now = settings.get(section, {}).get(name)
+        if key == "training.clip_grad_norm" and now == 0:
+            now = float("inf")  # 0 does not clip
         if now is not None:
             size_now, size = (sum(x) if isinstance(x, list | tuple) else x for x in (now, value))
             if size_now == size or (direction and (size - size_now) * direction < 0):

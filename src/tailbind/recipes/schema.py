@@ -88,12 +88,15 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     name, document = _read(str(name_or_file))
     layers = [document]
+    folder = Path(name_or_file).parent
     while extends := layers[-1].get("extends"):
         if len(layers) > _MOST_ANCESTORS:
             raise RecipeError(f"Recipe {name!r} extends itself by way of {extends!r}; break the circle.")
         base = Path(str(extends))
-        beside = Path(str(name_or_file)).parent / base
-        layers.append(_read(str(beside if base.suffix == ".toml" and beside.is_file() else base))[1])
+        if base.suffix == ".toml":  # beside the file that names it
+            base = folder / base
+            folder = base.parent
+        layers.append(_read(str(base))[1])
     recipe = Recipe(name, str(document.get("description", "")))
     for layer in reversed(layers):
         recipe = _merged(recipe, layer)

@@ -49,7 +49,10 @@ class Report:
         parts = [f"{self.title}\n{'#' * len(self.title)}\n{self.subtitle}\n\n{self.headline}"]
         parts += [table.text() for table in self.tables]
         if self.findings is not None:
-            lines = [f"{symptom}: {evidence}\n    try {advice}" for symptom, evidence, advice in self.findings]
+            lines = [
+                f"{what}: {evidence}" + (f"\n    try {advice}" if advice else "")
+                for what, evidence, advice in self.findings
+            ]
             parts.append(_titled("Diagnosis", lines or ["Nothing found."]))
         if self.steps:
             parts.append(_titled("Next steps", [f"{what}:\n    {command}" for what, command in self.steps]))
@@ -122,6 +125,7 @@ def labels_table(labels: Mapping[str, Any]) -> Table:
         f"Of {labels['n']:,} labels, {labels['censored']:,} are marked as censored (< or >). This recipe fits every "
         "label as a measured value; a value that many rows share is often a detection floor."
     )
+    rows = rows or ((f"None is shared by {labels['shown_from']:.1%} of the rows", NOTHING, NOTHING, NOTHING),)
     return Table("Labels: the most repeated values", ("pKd", "Rows", "Share", "Marked < or >"), rows, note)
 
 

@@ -151,7 +151,7 @@ def expected_table(criteria: Mapping[str, Any]) -> Table:
     rows = tuple(
         (
             metric_label(entry["metric"]),
-            number(entry["seeds_v1"], 4),
+            number(entry["notebook_v1"], 4),
             f"{min(entry['range']):g}–{max(entry['range']):g}",
             number(entry["value"], 4),
             _verdict(entry),

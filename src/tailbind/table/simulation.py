@@ -49,7 +49,7 @@ class Landscape:
     n_sites: int = bounded(12, low=2, high=60)
     pairwise: float = bounded(0.4, low=0)
     noise: float = bounded(0.15, low=0)
-    floor: float = 6.0
+    floor: float = 6.5
     missing: float = bounded(0.15, low=0, below=1)
     seed: int = bounded(42, low=0)
 
@@ -107,7 +107,8 @@ def _variants(
     """Return the variants' heavy chains, (n_rows, length) letter codes, and an affinity score for each."""
     heavy = parents[family].copy()
     scores = np.empty(landscape.n_rows)
-    level = rng.normal(0, 1.0, landscape.n_families)
+    level = np.linspace(-1.3, 1.3, landscape.n_families)
+    level = np.roll(level, -(landscape.n_families // 2))  # the floored family is neither the weakest nor the strongest
     for index in range(landscape.n_families):
         rows = np.flatnonzero(family == index)
         sites = rng.choice(parents.shape[1], landscape.n_sites, replace=False)

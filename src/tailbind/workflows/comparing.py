@@ -1,6 +1,7 @@
 """`tailbind compare`: finished runs side by side on the same test rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
         title=table.title,
         subtitle=f"{len(comparison.names)} runs on the same {comparison.n:,} test rows",
         headline=headline(comparison),
-        tables=[table],
+        tables=[replace(table, title="Metric by metric")],
         pictures={"RMSE by affinity bin, with 95 % intervals": picture},
     )
     write_text(folder / "comparison.html", page.html())

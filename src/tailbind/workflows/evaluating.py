@@ -92,7 +92,8 @@ def write_results(
         console.print(("\n" if not index else "") + part.text() + "\n", highlight=False, markup=False, soft_wrap=True)
     console.print(report.headline, highlight=False, markup=False, soft_wrap=True)
     for symptom, evidence, advice in report.findings or ():
-        console.print(f"{symptom.capitalize()}: {evidence} Try {advice}", highlight=False, markup=False, soft_wrap=True)
+        remedy = f" Try {advice}" if advice else ""
+        console.print(f"{symptom.capitalize()}: {evidence}{remedy}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Report: {run.report}", highlight=False, markup=False, soft_wrap=True)
     return metrics
 
@@ -139,11 +140,13 @@ def _pictures(
 
 def _steps(metrics: Mapping[str, Any], run: RunFolder, record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the next steps as commands that repeat this run's own recipe, changes and data."""
-    recipe = " ".join(["--recipe", record["recipe"], *(f"--set {shlex.quote(o)}" for o in record["overrides"])])
-    data = " ".join(shlex.quote(path) for path in record["data"])
-    return next_steps(
-        metrics["criteria"]["grade"], shlex.quote(str(run.path)), data, recipe, shlex.quote(str(run.test_predictions))
+    recipe, unsplit = (
+        " ".join([f"--recipe {shlex.quote(record['recipe'])}", *(f"--set {shlex.quote(o)}" for o in overrides)])
+        for overrides in (record["overrides"], [o for o in record["overrides"] if not o.startswith("split.")])
     )
+    data = " ".join(shlex.quote(path) for path in record["data"])
+    folder, predictions = shlex.quote(str(run.path)), shlex.quote(str(run.test_predictions))
+    return next_steps(metrics["criteria"]["grade"], folder, data, recipe, unsplit, predictions)
 
 
 def _facts(

@@ -70,6 +70,7 @@ class EpochProgress:
             self.console.print(
                 f"epoch {result.epoch}/{self.total}  {losses}  {result.rows_per_second:,.0f} rows/s  {left}",
                 highlight=False,
+                soft_wrap=True,
             )
 
 

@@ -49,6 +49,7 @@ def describe_labels(table: AffinityTable) -> dict[str, Any]:
     return {
         "n": len(table),
         "censored": int(censored.sum()),
+        "shown_from": REPEATED_AT_LEAST,
         "most_repeated": [
             {
                 "value": float(values[i]),

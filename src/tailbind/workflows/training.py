@@ -129,7 +129,8 @@ def train(
         run.resume.unlink(missing_ok=True)
         _say(console, f"{run.path} is finished; nothing to resume.")
         if difference := first_difference(run.read_json(run.config), plan.document()):
-            _warn(console, f"It was trained with {difference[0]} = {difference[1]!r}; {difference[2]!r} is not used.")
+            key = "recipe" if difference[0] == "name" else difference[0]
+            _warn(console, f"It was trained with {key} = {difference[1]!r}; {difference[2]!r} is not used.")
         return RunSummary(run.path, plan.name, run.read_json(run.metrics))
     if going_on:
         _check_same_recipe(run, plan)
@@ -374,8 +375,7 @@ def _tensorboard(run: RunFolder) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise TrainingError(
-            "training.tensorboard=true needs the package tensorboard; it is not installed. "
-            "Run: pip install 'tailbind[tensorboard]'"
+            "training.tensorboard=true needs the package tensorboard; it is not installed. Run: pip install tensorboard"
         ) from None
     return SummaryWriter(str(run.tensorboard))
 

@@ -169,6 +169,8 @@ def _trained_on(run: Path, data: str | Path | Sequence[str | Path]) -> bool:
         return False
     files = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
     folder = open_run(run)
+    if not folder.environment.exists():
+        return False
     return bool(folder.read_json(folder.environment).get("data_sha256") == file_hash(files))
 
 
