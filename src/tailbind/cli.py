@@ -81,7 +81,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run exactly where it was.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
 ) -> None:
-    """Train a recipe on a measured table, evaluate it, and leave a run folder."""
+    """Train a recipe on a measured table, evaluate it, and leave a run folder.
+
+    Epochs, batch size and all else of a recipe change with --set, as in --set training.epochs=50.
+    """
     from tailbind.workflows import train as run_train
 
     run_train(

@@ -52,8 +52,8 @@ class TrainingError(TailbindError):
     """Training cannot start or cannot go on."""
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return a hint that names the choice most like `word`, and lists the choices where they are few.
+def nearest(word: str, choices: Iterable[str], label: str = "known") -> str:
+    """Return a hint that names the choice most like `word`, and lists the choices under a label.
 
     >>> nearest("dropuot", ["dropout", "hidden_dims"])
     "did you mean 'dropout'? Known: dropout, hidden_dims"
@@ -64,4 +64,4 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     listing = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     by_lower = {choice.lower(): choice for choice in known}
     match = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return f"did you mean {by_lower[match[0]]!r}? Known: {listing}" if match else f"known: {listing}"
+    return f"did you mean {by_lower[match[0]]!r}? {label.capitalize()}: {listing}" if match else f"{label}: {listing}"

@@ -438,8 +438,15 @@ class TestComparisonChart:
 
     def test_a_negative_r2_is_on_the_axis(self) -> None:
         true, _, _ = rows(300)
-        comparison = compare_predictions(true, {"a": true + 5, "b": true}, n_resamples=50)
+        comparison = compare_predictions(true, {"a": true + 2.2, "b": true}, n_resamples=50)
+        assert -1 < comparison.differences[0][4].value < 0
         assert comparison_chart(comparison).axes[1].get_ylim()[0] < comparison.differences[0][4].value
+
+    def test_an_r2_far_below_does_not_stretch_the_axis_and_is_said_to_be_cut(self) -> None:
+        true, _, _ = rows(300)
+        axes = comparison_chart(compare_predictions(true, {"a": true + 50, "b": true}, n_resamples=50)).axes[1]
+        assert axes.get_ylim()[0] == -1
+        assert "below −1 not shown" in [text.get_text() for text in axes.texts]
 
 
 def censored(n: int, **size: int) -> Callable[[], list[Figure]]:

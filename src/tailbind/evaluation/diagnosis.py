@@ -22,6 +22,8 @@ UNSTABLE_STEP: Final = 0.25
 #: Share of the labels' SD, or of the rows in distinct predictions, below which predictions have collapsed.
 COLLAPSED_SPREAD: Final = 0.1
 COLLAPSED_DISTINCT: Final = 0.01
+#: Mean error over the labels' SD, from which a network has not yet come near the labels.
+FAR_OFF: Final = 0.5
 #: Seconds per epoch above which the seeds call training slow.
 SLOW_EPOCH_SECONDS: Final = 15 * 60
 
@@ -126,9 +128,11 @@ def _tail(values: Array) -> Array:
 
 def _overfitting(train: Array, val: Array) -> Finding | None:
     best = int(np.argmin(val))
+    if best >= len(val) - len(_tail(val)):
+        return None  # it is still improving
     at_end_train, at_end_val = float(np.median(_tail(train))), float(np.median(_tail(val)))
     risen = at_end_val > max(OVERFIT_RISE * val[best], at_end_train) and at_end_train <= train[best]
-    gap = at_end_train > 0 and at_end_val > OVERFIT_GAP * at_end_train and best < len(val) - 1
+    gap = at_end_train > 0 and at_end_val > OVERFIT_GAP * at_end_train
     if not (risen or gap):
         return None
     return Finding(
@@ -151,6 +155,10 @@ def _underfitting(train: Array, val: Array, validation: Mapping[str, Any], ridge
     evidence = []
     if too_little:
         evidence.append(f"Validation RMSE {float(validation['rmse']):.3f} is above {reference:.3f}, that of {name}.")
+    bias = float(validation.get("bias", 0.0))
+    if too_little and abs(bias) > FAR_OFF * float(validation["label_sd"]):
+        side = "below" if bias < 0 else "above"
+        evidence.append(f"Predictions are on average {abs(bias):.1f} {side} the labels, as after too few epochs.")
     if falling:
         evidence.append(f"The validation loss was still falling, by {fall:.0%} over the last fifth of the epochs.")
     return Finding(

@@ -280,12 +280,16 @@ def comparison_chart(comparison: Comparison) -> Figure:
         errors.set_ylim(0, top * 1.06)
 
         shown = ("spearman", "pearson", "r2")
-        _intervals(correlations, np.arange(3.0), shown, by_metric)
+        _intervals(correlations, np.arange(3.0), shown, by_metric, lowest=-1)
         correlations.set_xlim(-0.5, 2.5)
         correlations.set_xticks(range(3), [metric_label(metric) for metric in shown])
-        correlations.set_title("Correlation (higher is better)", loc="left", fontsize=10)
         lowest, _ = _extent(shown, by_metric)
-        correlations.set_ylim(lowest - 0.05 if lowest < 0 else 0, 1)
+        correlations.set_title("Correlation and R²", loc="left", fontsize=10)
+        if lowest < -1:
+            correlations.text(
+                0.04, 0.03, "below −1 not shown", transform=correlations.transAxes, fontsize=8, color=SOFT
+            )
+        correlations.set_ylim(max(lowest - 0.05, -1) if lowest < 0 else 0, 1)
         for ax in (errors, correlations):
             drawing.rules(ax)
             ax.tick_params(axis="x", length=0)
@@ -380,18 +384,21 @@ def _extent(metrics: Sequence[str], runs: Sequence[Mapping[str, Difference]]) ->
 
 
 def _intervals(
-    ax: Axes, places: Array, metrics: Sequence[str], runs: Sequence[Mapping[str, Difference]]
+    ax: Axes, places: Array, metrics: Sequence[str], runs: Sequence[Mapping[str, Difference]], lowest: float = -np.inf
 ) -> list[Line2D]:
-    """Draw each run's value and interval in each metric, side by side around its place; return one line per run."""
+    """Draw each run's value and interval in each metric, side by side around its place; return one line per run.
+
+    What is below `lowest` is left out.
+    """
     step = min(0.16, 0.72 / len(runs))
     handles = []
     looks = zip(runs, cycle(drawing.RUN_COLOURS), cycle(drawing.RUN_MARKERS), strict=False)
     for position, (run, colour, (marker, size)) in enumerate(looks):
         x = places + step * (position - (len(runs) - 1) / 2)
         entries = [run[metric] for metric in metrics]
-        values = [np.nan if entry.value is None else entry.value for entry in entries]
+        values = [np.nan if entry.value is None or entry.value < lowest else entry.value for entry in entries]
         for place, entry in zip(x, entries, strict=True):
-            if entry.interval is not None:
+            if entry.interval is not None and entry.interval[0] >= lowest:
                 ax.plot([place] * 2, entry.interval, color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
         (line,) = ax.plot(
             x, values, marker, color=colour, markersize=size, mec="white", mew=0.6, zorder=3, clip_on=False

@@ -81,7 +81,7 @@ def run_report(
             NOTHING if very_strong is None else number(very_strong["rmse"], 2),
             "no test rows" if very_strong is None else f"n = {very_strong['n']:,}",
         ),
-        ("Grade", criteria["word"], grade_words(criteria["grade"])),
+        ("Grade", criteria["word"], grade_words(criteria["grade"]) + _caveat(metrics)),
     ]
     findings = [
         (
@@ -129,17 +129,30 @@ def labels_table(labels: Mapping[str, Any]) -> Table:
     return Table("Labels: the most repeated values", ("pKd", "Rows", "Share", "Marked < or >"), rows, note)
 
 
+def _best_baseline(metrics: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the trivial predictor with the lowest RMSE, in words, and that RMSE."""
+    errors = {name: entry["rmse"] for name, entry in metrics["baselines"].items() if entry is not None}
+    best = min(errors, key=lambda name: errors[name])
+    return best.replace("_", " "), errors[best]
+
+
+def _caveat(metrics: Mapping[str, Any]) -> str:
+    """Return what takes the shine off a grade: a trivial predictor that does better."""
+    name, error = _best_baseline(metrics)
+    return (
+        f", but {name} is better" if metrics["test"]["rmse"] >= error and metrics["criteria"]["grade"] != "none" else ""
+    )
+
+
 def _headline(metrics: Mapping[str, Any]) -> str:
     """Return the outcome in words: the grade, and whether the model beats the best trivial baseline."""
     test = metrics["test"]
-    baselines = {name: entry["rmse"] for name, entry in metrics["baselines"].items() if entry is not None}
-    best = min(baselines, key=lambda name: baselines[name])
-    words = best.replace("_", " ")
-    relation = "beats" if test["rmse"] < baselines[best] else "does not beat"
+    words, error = _best_baseline(metrics)
+    relation = "beats" if test["rmse"] < error else "does not beat"
     sentence = (
         f"Grade: {metrics['criteria']['word']}; the model {grade_words(metrics['criteria']['grade'])}. With an RMSE of "
         f"{test['rmse']:.3f} on {test['n']:,} test rows it {relation} the best trivial predictor, {words} "
-        f"({baselines[best]:.3f})."
+        f"({error:.3f})."
     )
     absent = [name.replace("_", " ") for name, entry in test["bins"].items() if entry is None]
     return f"{sentence} No test rows are {' or '.join(absent)}." if absent else sentence

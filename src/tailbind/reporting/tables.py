@@ -143,7 +143,7 @@ def criteria_table(criteria: Mapping[str, Any]) -> Table:
         for level in LEVELS
         for entry in criteria["levels"][level]
     )
-    return Table("Success criteria", ("Criterion", "Threshold", "Measured", "Met"), rows)
+    return Table("Success criteria", ("Criterion", "Threshold", "Model", "Met"), rows)
 
 
 def expected_table(criteria: Mapping[str, Any]) -> Table:
@@ -159,7 +159,7 @@ def expected_table(criteria: Mapping[str, Any]) -> Table:
         for entry in criteria["expected"]
     )
     note = "v1 and the expectation are from another table, whose rows are not public: a yardstick, not a contest."
-    return Table("Expected performance of v2", ("Metric", "v1 there", "v2 expected", "Measured", "Reached"), rows, note)
+    return Table("Expected performance of v2", ("Metric", "v1 there", "v2 expected", "Model", "Reached"), rows, note)
 
 
 def _verdict(entry: Mapping[str, Any]) -> str:

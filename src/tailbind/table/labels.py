@@ -18,6 +18,9 @@ from tailbind.table.schema import (
     numbered_blocks,
 )
 
+#: Words by which a label column of another name is recognised, to be named in the message.
+LABEL_WORDS = ("pkd", "kd_nm", "affinity", "delta_g")
+
 
 def find_label(source: Source) -> str:
     """Return the file's label column.
@@ -31,9 +34,10 @@ def find_label(source: Source) -> str:
     if own is None:
         numbered = {column for block in numbered_blocks(source.columns).values() for column in block}
         plain = [column for column in source.columns if column not in numbered]
+        hints = [nearest(word, plain, "its columns") for word in LABEL_WORDS]
+        hint = next((hint for hint in hints if hint.startswith("did")), hints[0])
         raise TableError(
-            f"{source.path} must have a label column (pKd, Kd_nM, Kd, delta_g, …); it has none. "
-            f"Rename yours; {nearest('pkd', plain)}."
+            f"{source.path} must have a label column (pKd, Kd_nM, Kd, delta_g, …); it has none. Rename yours; {hint}."
         )
     return own
 
@@ -77,9 +81,9 @@ def _to_pkd(source: Source, raw: pl.DataFrame, own: str, numbers: pl.Series, sca
         stated = numbers.drop_nulls().to_numpy()
         median = float(np.median(stated)) if len(stated) else 0.0
         if normalise(own) == "kd" and median > 1e-2:
-            source.notes.append(
-                f"Warning: {own} was read in mol/L, but its median is {median:g}. Rename the column to say "
-                "its unit (Kd_nM, Kd_uM)."
+            raise TableError(
+                f"{source.path}: {own} must be in mol/L; got a median of {median:g}, which no binder has. Rename the "
+                "column to say its unit (Kd_nM, Kd_uM, …)."
             )
         return pl.Series("pkd", pkd_from_kd(numbers.to_numpy(), unit)).fill_nan(None)
     column = source.find(TEMPERATURES)

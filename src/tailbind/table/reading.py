@@ -82,7 +82,9 @@ def _check_file(path: Path) -> None:
         raise TableError(f"{path} must be a CSV, TSV or Parquet file; there is no such file.")
     suffix = _suffix(path)
     if suffix not in SEPARATORS and suffix != ".parquet":
-        raise TableError(f"{path} must end in .csv, .tsv, .txt (or these with .gz) or .parquet; got {suffix!r}.")
+        raise TableError(
+            f"{path} must end in .csv, .tsv, .txt (or these with .gz) or .parquet; got {suffix!r}. Save it as CSV."
+        )
     try:
         if path.stat().st_size == 0:
             raise TableError(f"{path} must hold a header and rows; the file is empty.")
@@ -192,10 +194,13 @@ def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
     found = f"found {blocks} only{'' if prefix else small}" if prefixes else "found none"
     sequences = [name for name in SEQUENCES if source.find(SPELLINGS[name])]
     if sequences:
-        also = f"; it has sequences ({', '.join(sequences)}), but this recipe reads feature columns"
+        also = f"; it has sequences ({', '.join(sequences)}), but no recipe reads those yet"
     else:
         also = ", and no sequences"
-    return f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. Add the columns."
+    return (
+        f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. "
+        "Add the columns, such as a protein language model's embedding."
+    )
 
 
 def _read_columns(source: Source, block: list[str]) -> pl.DataFrame:

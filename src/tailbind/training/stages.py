@@ -1,7 +1,8 @@
 """What is trained on when: all training rows, then, where a recipe asks for it, the extreme bins alone."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,21 @@ class Stage:
     epochs: int
     optimizer: OptimizerOptions
     schedule: ScheduleOptions
+
+
+#: Steps times learning rate that a network needs to come from pKd 0 to the labels: with Adam and its kin a
+#: step moves an output's bias by about the learning rate, and the layers before it help.
+FULL_WAY: Final = 0.5
+
+
+def epochs_needed(options: TrainingOptions, lr: float, n_train: int) -> int:
+    """Return about how many epochs the first stage takes to reach the labels from pKd 0.
+
+    >>> epochs_needed(TrainingOptions(batch_size=128), 1e-4, 12_800)
+    50
+    """
+    steps_per_epoch = max(1, n_train // options.batch_size)
+    return math.ceil(FULL_WAY / lr / steps_per_epoch)
 
 
 def plan_stages(

@@ -11,7 +11,7 @@ from tailbind.errors import RunError
 from tailbind.evaluation.comparison import Comparison, compare_predictions, differing_rows
 from tailbind.reporting import plots
 from tailbind.reporting.report import Report
-from tailbind.reporting.tables import comparison_table, numbers_table
+from tailbind.reporting.tables import Table, comparison_table, numbers_table
 from tailbind.run_folder import open_finished_run
 from tailbind.runtime import cannot_write, write_text, writing
 from tailbind.workflows.using import check_empty
@@ -100,10 +100,28 @@ def _write(comparison: Comparison, folder: Path) -> None:
         title=table.title,
         subtitle=f"{len(comparison.names)} runs on the same {comparison.n:,} test rows",
         headline=headline(comparison),
-        tables=[replace(table, title="Metric by metric")],
+        tables=_pairwise(comparison),
         pictures={"RMSE by affinity bin, with 95 % intervals": picture},
     )
     write_text(folder / "comparison.html", page.html())
+
+
+def _pairwise(comparison: Comparison) -> list[Table]:
+    """Return one table for each run beside the first: a page is too narrow for all in one."""
+    first, *others = comparison.names
+    return [
+        replace(
+            comparison_table(
+                replace(
+                    comparison,
+                    names=(first, name),
+                    differences=(comparison.differences[0], comparison.differences[position]),
+                )
+            ),
+            title="Metric by metric" if len(others) == 1 else f"{first} and {name}",
+        )
+        for position, name in enumerate(others, 1)
+    ]
 
 
 def headline(comparison: Comparison) -> str:
@@ -115,6 +133,6 @@ def headline(comparison: Comparison) -> str:
         judged = sum(entry.clear is not None for entry in of_run)
         sentences.append(
             f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in "
-            f"{len(clear) - better} of {judged} metrics."
+            f"{len(clear) - better} of the {judged} metrics with an interval."
         )
     return " ".join(sentences)

@@ -31,10 +31,10 @@ from tailbind.runtime import (
 )
 from tailbind.scale import BIN_NAMES, bin_index, bin_label
 from tailbind.table.reading import read_table
-from tailbind.table.schema import AffinityTable
+from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import PARTS, TRAIN, VALIDATION, part_rows
 from tailbind.training.loop import EpochResult, Trainer
-from tailbind.training.stages import plan_stages
+from tailbind.training.stages import epochs_needed, plan_stages
 from tailbind.training.weights import bin_weights, effective_sample_size
 from tailbind.workflows.evaluating import write_results
 from tailbind.workflows.plan import Plan, resolve
@@ -160,6 +160,9 @@ def _prepare(
     for line in table.report.lines():
         (_warn if line.startswith("Warning: ") else _say)(console, line.removeprefix("Warning: "))
     _check_usable(table)
+    censored = int((table.relation != MEASURED).sum())
+    if censored:
+        _say(console, f"{censored:,} labels are marked < or >; this recipe fits them as if measured.")
     first, last = table.feature_names[0], table.feature_names[-1]
     _say(console, f"Features: {len(table.feature_names)} columns, {first} … {last}.")
     rows = part_rows(_split_of(plan, table)(table.frame))
@@ -254,6 +257,13 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
     )
     if plan.training.finetune_epochs and len(trainer.stages) == 1:
         _warn(prepared.console, "No second stage: fewer than two training rows are in its bins.")
+    needed = epochs_needed(plan.training, plan.optimizer.lr, len(rows[TRAIN]))
+    if needed > plan.training.epochs:
+        _warn(
+            prepared.console,
+            f"{plan.training.epochs} epochs are few for {len(rows[TRAIN]):,} rows: at this learning rate a network "
+            f"needs about {needed:,} to come from pKd 0 to the labels. Try --set training.epochs={needed}.",
+        )
     for stage in trainer.stages:
         if len(stage.rows) < trainer.batch_size:
             _warn(prepared.console, f"{len(stage.rows):,} training rows are fewer than a batch: one batch it is.")

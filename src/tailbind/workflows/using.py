@@ -51,6 +51,7 @@ def predict(
     if target is not None:
         _check_target(target)
     predictor = load(run, device)
+    _tell_if_unfinished(run, notify)
     table = predictor.read(data)
     for line in table.report.lines():
         notify(line)
@@ -85,6 +86,7 @@ def evaluate(
     if folder is not None:
         check_empty(folder)
     predictor = load(run, device)
+    _tell_if_unfinished(run, notify)
     table = predictor.read(data, labels=True)
     for line in table.report.lines():
         notify(line)
@@ -161,6 +163,11 @@ def evaluation_report(result: dict[str, Any]) -> Report:
         ],
         facts=[("Rows without features", f"{result['n_without_features']:,}")],
     )
+
+
+def _tell_if_unfinished(run: str | Path, notify: Callable[[str], None]) -> None:
+    if Path(run).is_dir() and not open_run(run).is_done:
+        notify(f"Warning: {run} is unfinished; its best model so far is used. Go on with tailbind train --resume.")
 
 
 def _trained_on(run: Path, data: str | Path | Sequence[str | Path]) -> bool:
