@@ -1,6 +1,7 @@
 """`train`: the run folder as the contract has it, and nothing fitted outside the training rows."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,14 @@ def test_several_files_are_one_table(simulated_csv: Path, tmp_path: Path) -> Non
     ids = pl.read_parquet(run.path / "split.parquet")["row_id"]
     assert ids.str.starts_with("theirs:").sum() > 300
     assert ids.n_unique() == len(ids)
+
+
+def test_too_few_epochs_to_reach_the_labels_are_warned_of(
+    simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tailbind.train(simulated_csv, out=tmp_path / "few", overrides=TINY, device="cpu")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"2 epochs are few for 7\d\d rows", printed)
+    assert "Try --set training.epochs=455." in printed  # 0.5 / 1e-4 / 11 steps
+    tailbind.train(simulated_csv, out=tmp_path / "fast", overrides=[*TINY, "optimizer.lr=0.1"], device="cpu")
+    assert "epochs are few" not in capsys.readouterr().out

@@ -138,3 +138,13 @@ def test_the_number_of_rows_changes_no_prediction(run_v2: tailbind.RunSummary, s
     single = np.concatenate([predictor.model.predict(features, np.array([i])) for i in range(0, 1200, 97)])
     assert np.allclose(whole[::97], single, atol=1e-5)
     assert not predictor.model.members[0].training
+
+
+def test_an_unfinished_run_predicts_with_a_warning(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_v2.path, tmp_path / "cut")
+    (tmp_path / "cut" / "DONE").unlink()
+    remarks: list[str] = []
+    tailbind.predict(tmp_path / "cut", simulated_csv, notify=remarks.append)
+    assert any("is unfinished; its best model so far is used" in remark for remark in remarks)
