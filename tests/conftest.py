@@ -32,7 +32,7 @@ def _denormal_numbers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def simulated_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV in the seeds' format: 1,200 rows, 12 features, 15 % of rows without features."""
+    """A CSV in the training notebook's format: 1,200 rows, 12 features, 15 % of rows without features."""
     path = tmp_path_factory.mktemp("table") / "simulated.csv"
     write_simulated(path, Landscape(n_rows=1200, n_features=12, n_families=3))
     return path

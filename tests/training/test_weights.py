@@ -23,7 +23,7 @@ def test_the_formula_by_hand() -> None:
 
 
 def test_the_formula_and_not_the_seeds_example() -> None:
-    # By the formula 1/w is 5 · count / total, so the five sum to 5; those of the seeds' example come to 0.84.
+    # By the formula 1/w is 5 · count / total, so the five sum to 5; those of the example come to 0.84.
     seeds_example = np.array([81.2, 3.3, 3.9, 3.7, 2439.4])
     assert (1 / seeds_example).sum() == pytest.approx(0.842, abs=1e-3)
     weights = bin_weights(labels(570, 131_000, 56_000, 43_942, 20), "inverse", 1.0)

@@ -1,4 +1,4 @@
-"""`compare`: the seeds' table, in every format, refused for runs on other rows."""
+"""`compare`: the training notebook's table, in every format, refused for runs on other rows."""
 
 import json
 import shutil

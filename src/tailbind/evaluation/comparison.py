@@ -21,7 +21,7 @@ from tailbind.scale import BIN_NAMES
 
 Array = NDArray[np.float64]
 
-#: What a comparison shows, in order: the seeds' metrics, then each bin's RMSE.
+#: What a comparison shows, in order: the training notebook's metrics, then each bin's RMSE.
 COMPARED: Final = (*OVERALL, *(f"{name}.rmse" for name in BIN_NAMES))
 
 

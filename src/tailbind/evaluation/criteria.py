@@ -23,14 +23,14 @@ NOTEBOOK_V1: Final[Mapping[str, float]] = {
     "strong.rmse": 1.5264, "very_strong.rmse": 2.9394,
 }  # fmt: skip
 
-#: metric → the range the seeds expect of v2, its less and its more ambitious end.
+#: metric → the range the training notebook expects of v2, its less and its more ambitious end.
 EXPECTED: Final[Mapping[str, tuple[float, float]]] = {
     "rmse": (1.0, 0.8), "spearman": (0.65, 0.75), "pearson": (0.80, 0.85), "r2": (0.65, 0.75),
     "very_weak.rmse": (0.9, 0.7), "weak.rmse": (1.4, 1.2), "moderate.rmse": (0.8, 0.6),
     "strong.rmse": (1.2, 1.0), "very_strong.rmse": (1.5, 1.0),
 }  # fmt: skip
 
-#: Grade → the seeds' word for it.
+#: Grade → the training notebook's word for it.
 WORDS: Final = {"stretch": "excellent", "target": "good", "minimum": "OK", "none": "poor"}
 
 

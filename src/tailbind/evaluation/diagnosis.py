@@ -1,4 +1,4 @@
-"""What a run's own history says is wrong with it, and which options the seeds' troubleshooting advises."""
+"""What a run's own history says is wrong with it, and which options the training notebook's troubleshooting advises."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ COLLAPSED_SPREAD: Final = 0.1
 COLLAPSED_DISTINCT: Final = 0.01
 #: Mean error over the labels' SD, from which a network has not yet come near the labels.
 FAR_OFF: Final = 0.5
-#: Seconds per epoch above which the seeds call training slow.
+#: Seconds per epoch above which the training notebook calls training slow.
 SLOW_EPOCH_SECONDS: Final = 15 * 60
 
 

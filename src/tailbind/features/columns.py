@@ -19,7 +19,7 @@ class Columns:
     Attributes
     ----------
     prefix : what the columns' names start with; `auto` takes the table's only numbered block
-    standardize : bring each column to mean 0 and SD 1 over the training rows (the seeds do not)
+    standardize : bring each column to mean 0 and SD 1 over the training rows (the training notebook does not)
     """
 
     prefix: str = "auto"

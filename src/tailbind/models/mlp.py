@@ -1,4 +1,4 @@
-"""The multilayer perceptron of the seeds: Linear → BatchNorm → activation → dropout, repeated, then one output.
+"""The notebook's multilayer perceptron: Linear → BatchNorm → activation → dropout, repeated, then one output.
 
 `Mlp` is the options; `Network` is one or several such perceptrons whose mean is the prediction.
 """

@@ -111,7 +111,7 @@ def run_report(
 
 
 def grade_words(grade: str) -> str:
-    """Return what a grade says about the seeds' criteria."""
+    """Return what a grade says about the training notebook's criteria."""
     return "misses the minimum criteria" if grade == "none" else f"meets the {grade} criteria"
 
 

@@ -132,7 +132,7 @@ def bin_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def criteria_table(criteria: Mapping[str, Any]) -> Table:
-    """Return the seeds' success criteria and whether each is met."""
+    """Return the training notebook's success criteria and whether each is met."""
     rows = tuple(
         (
             f"{level.capitalize()}: {metric_label(entry['metric'])}",
@@ -147,7 +147,7 @@ def criteria_table(criteria: Mapping[str, Any]) -> Table:
 
 
 def expected_table(criteria: Mapping[str, Any]) -> Table:
-    """Return the seeds' table of expected performance beside what was measured."""
+    """Return the training notebook's table of expected performance beside what was measured."""
     rows = tuple(
         (
             metric_label(entry["metric"]),
@@ -170,7 +170,7 @@ def _verdict(entry: Mapping[str, Any]) -> str:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the seeds' comparison: each metric, each run, and the change from the first run in percent."""
+    """Return the notebook's comparison: each metric, each run, and the change from the first run in percent."""
     first, *others = comparison.names
     header: list[str] = ["Metric", first]
     for name in others:

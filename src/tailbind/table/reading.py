@@ -47,7 +47,7 @@ def read_table(
     paths : one file or several; several are stacked in order, with their `source` kept (the file's name
         where a file has none)
     feature_prefix : the block of numbered columns to read as features ("esm2_pca_"); "auto" takes the
-        table's only block, the seeds' `esm2_pca_` where there are several; None reads no features
+        table's only block, the training notebook's `esm2_pca_` where there are several; None reads no features
     labels : whether to read pKd. Without, no label column is needed and none is looked at
     keep_incomplete : keep rows whose features are empty (as NaN) instead of dropping and counting them
 

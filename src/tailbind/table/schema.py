@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 #: A feature block found without being named needs this many numbered columns: `kd_rep_1, kd_rep_2` is none.
 SMALLEST_BLOCK: Final = 5
-#: What a table with several blocks is read for when nobody says: the seeds' own features.
+#: What a table with several blocks is read for when nobody says: the training notebook's own features.
 SEEDS_PREFIX: Final = "esm2_pca_"
 
 MEASURED, BELOW, ABOVE = "=", "<", ">"

@@ -1,8 +1,8 @@
-"""A table of simulated affinities in the seeds' own format, with the truth beside each label.
+"""A table of simulated affinities in the training notebook's own format, with the truth beside each label.
 
 Several antibody families, each with its parent and its antigen. A variant's true pKd is the parent's plus
 additive effects of its substitutions plus pairwise effects between some of them. The measurement adds
-noise, and one source has a detection floor. Features are what the seeds' are in kind, a pooled vector:
+noise, and one source has a detection floor. Features are what the training notebook's are in kind, a pooled vector:
 residue and dipeptide shares of the chains, projected at random and reduced by PCA.
 """
 
@@ -22,7 +22,7 @@ from tailbind.scale import BIN_NAMES
 LETTERS: Final = "ACDEFGHIKLMNPQRSTVWY"
 CHAIN_LENGTHS: Final = {"heavy": 120, "light": 108, "antigen": 180}
 
-#: Share of true pKd in each bin: about the seeds' table's; noise then brings very strong to 0.1 %.
+#: Share of true pKd in each bin: about the training notebook's table's; noise then brings very strong to 0.1 %.
 BIN_SHARES: Final = dict(zip(BIN_NAMES, (0.0200, 0.5670, 0.2420, 0.1703, 0.0007), strict=True))
 #: pKd that ends each bin's range, weakest first.
 _BIN_SPANS: Final = ((3.0, 5.0), (5.0, 7.0), (7.0, 9.0), (9.0, 11.0), (11.0, 12.5))
@@ -55,7 +55,7 @@ class Landscape:
 
 
 def simulate(landscape: Landscape) -> pl.DataFrame:
-    """Return a table in the seeds' format, plus `relation` and the noiseless `true_pkd`.
+    """Return a table in the training notebook's format, plus `relation` and the noiseless `true_pkd`.
 
     Columns: `antibody_heavy, antibody_light, antigen, pKd, relation, database_source, true_pkd` and the
     feature block `esm2_pca_0 …`, empty in the share of rows that `missing` says.

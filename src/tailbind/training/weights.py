@@ -13,7 +13,7 @@ SCHEMES: Final = ("inverse", "none")
 def bin_weights(y: NDArray[np.float64], scheme: str, extreme_factor: float) -> NDArray[np.float64]:
     """Return one weight per bin, from the training labels alone.
 
-    `inverse` is the seeds' `total / (n_bins * count)`, times `extreme_factor` for the very weak and the very
+    `inverse` is the notebook's `total / (n_bins * count)`, times `extreme_factor` for the very weak and the very
     strong bin; a bin without training rows weighs 0. `none` weighs every bin 1 (times the factor).
 
     Parameters

@@ -1,4 +1,4 @@
-"""`tailbind demo`: simulate a table with known truth, train the seeds' two recipes on it, compare them."""
+"""`tailbind demo`: simulate a table with known truth, train the training notebook's two recipes on it, compare them."""
 
 from pathlib import Path
 from typing import Final
