@@ -3,10 +3,9 @@
 import shutil
 from pathlib import Path
 
+import jupytext
+import nbclient
 import pytest
-
-jupytext = pytest.importorskip("jupytext")
-nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

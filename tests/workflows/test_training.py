@@ -225,7 +225,6 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 
 
 def test_tensorboard_is_written_where_asked_for(simulated_csv: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     changes = [*TINY, "training.tensorboard=true"]
     run = tailbind.train(simulated_csv, out=tmp_path / "run", overrides=changes, device="cpu")
     assert list((run.path / "tensorboard").glob("events*"))
