@@ -23,6 +23,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is numbered in a test stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAILBIND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _denormal_numbers() -> Iterator[None]:
     """Choosing the CPU makes it flush denormal numbers, in this whole process; hypothesis needs them back."""

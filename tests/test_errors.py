@@ -6,7 +6,16 @@ from tailbind.errors import TailbindError, nearest
 
 @pytest.mark.parametrize(
     "name",
-    ["RecipeError", "TableError", "FeatureError", "SplitError", "CheckpointError", "RunError", "TrainingError"],
+    [
+        "RecipeError",
+        "TableError",
+        "SequenceError",
+        "FeatureError",
+        "SplitError",
+        "CheckpointError",
+        "RunError",
+        "TrainingError",
+    ],
 )
 def test_every_error_is_a_tailbind_error_and_is_drawn_in_the_docstring(name: str) -> None:
     error = getattr(errors, name)

@@ -6,6 +6,7 @@
     └── TailbindError        one line for the user; the command line exits with 2
         ├── RecipeError      a recipe: unknown name, key, kind or value
         ├── TableError       a table: unreadable, no labels, impossible values
+        ├── SequenceError    sequences that cannot be compared, clustered or numbered here
         ├── FeatureError     features: absent, with gaps, not numbers
         ├── SplitError       a split that cannot keep its promise
         ├── CheckpointError  a checkpoint: truncated, foreign, of another version
@@ -30,6 +31,10 @@ class RecipeError(TailbindError):
 
 class TableError(TailbindError):
     """A table cannot be read as measured affinities."""
+
+
+class SequenceError(TailbindError):
+    """Sequences cannot be compared, clustered or numbered as asked, or not on this machine."""
 
 
 class FeatureError(TailbindError):
