@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from tailbind.evaluation.diagnosis import ADVICE, Finding, diagnose
+from tailbind.evaluation.diagnosis import ADVICE, Finding, Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
 from tailbind.models import MODELS
 from tailbind.options import Registry, read_options
@@ -74,6 +75,94 @@ def test_underfitting_by_still_falling() -> None:
     falling = np.geomspace(8, 1, 60)
     found = only(diagnose(history(train=falling, val=falling * 1.05), GOOD, ridge_rmse=1.0), "underfitting")
     assert "still falling" in found.evidence
+
+
+def as_likelihood(squared: Any) -> Any:
+    """Return the mean negative log likelihood of a normal distribution fitted to errors of this mean square."""
+    return np.log(np.asarray(squared) * 2 * np.pi * np.e) / 2
+
+
+def at_noise(squared: Any, sigma: float, measured: float = 1.0) -> Any:
+    """Return the mean negative log likelihood of such errors under a given noise; bounds among them cost nothing."""
+    return np.asarray(squared) / (2 * sigma**2) + measured * (np.log(sigma) + np.log(2 * np.pi) / 2)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.05, 0.2])
+def test_a_likelihood_is_judged_as_the_squared_errors_it_stands_for(sigma: float | None) -> None:
+    # Below a mean square of about 0.06 the loss of a fitted noise is negative, and of these as low as it gets.
+    scale = 0.01 if sigma is None else sigma**2 / 3
+    rise = np.maximum(0, np.arange(60) - 25) * 0.02
+    cases = {
+        "healthy": (HEALTHY_TRAIN, HEALTHY_VAL, 1.0),
+        "overfitting": (HEALTHY_TRAIN + 0.4, HEALTHY_VAL + rise, 1.0),
+        "underfitting": (np.geomspace(8, 1, 60), np.geomspace(8, 1, 60) * 1.05, 1.0),
+        "unstable": (HEALTHY_TRAIN, 0.6 * np.where(np.arange(60) % 2, 1.0, 1.6), 1.0),
+    }
+    for name, (train, val, ridge) in cases.items():
+        squared = diagnose(history(scale * train, scale * val), GOOD, ridge)
+        losses = [as_likelihood(x * scale) if sigma is None else at_noise(x * scale, sigma) for x in (train, val)]
+        negative = history(*losses)
+        assert min(negative["val_loss"]) < 0, name
+        found = diagnose(negative, GOOD, ridge, likelihood=Likelihood(sigma))
+        assert [finding.symptom for finding in found] == [finding.symptom for finding in squared], name
+        assert all("loss, as squared error," in finding.evidence for finding in found), name
+
+
+def test_a_likelihood_of_a_first_epoch_far_off_is_no_overflow() -> None:
+    far = [1e6, *as_likelihood(HEALTHY_VAL)]
+    for sigma in (None, 0.2):
+        assert diagnose(history(far, far), GOOD, ridge_rmse=1.0, likelihood=Likelihood(sigma)) == []
+
+
+def test_errors_above_a_given_noise_are_not_blown_up() -> None:
+    # The fitted noise's exponential makes of this quiet run an RMSE that jumps by factors.
+    rng = np.random.default_rng(0)
+    squared = (0.8 + rng.uniform(-0.02, 0.02, 60)) ** 2
+    quiet = history(at_noise(squared, 0.2), at_noise(squared, 0.2))
+    assert diagnose(quiet, GOOD, ridge_rmse=1.0, likelihood=Likelihood(0.2)) == []
+    assert diagnose(quiet, GOOD, ridge_rmse=1.0, likelihood=Likelihood()) != []
+
+
+def test_the_evidence_of_a_given_noise_is_in_squared_errors() -> None:
+    train, val = np.full(60, 0.04), np.where(np.arange(60) < 30, 0.2, 0.25)
+    losses = history(at_noise(train, 0.2), at_noise(val, 0.2))
+    found = only(diagnose(losses, GOOD, ridge_rmse=1.0, likelihood=Likelihood(0.2)), "overfitting")
+    assert "training loss, as squared error, is 0.04 and the validation loss, as squared error, 0.25" in found.evidence
+    assert "lowest, 0.2, after epoch 1 of 60" in found.evidence
+
+
+@pytest.mark.parametrize("sigma", [0.2, 2.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_bounds_count_for_the_square_of_what_they_are_missed_by(sigma: float, share: float) -> None:
+    rng = np.random.default_rng(1)
+    error, marked = rng.normal(0, 3 * sigma, 20_000), rng.random(20_000) < share
+    loss = np.where(marked, -stats.norm.logcdf(-error / sigma), -stats.norm.logpdf(error, scale=sigma)).mean()
+    one_sided = np.square(np.where(marked, np.maximum(error, 0), error)).mean()
+    same = np.array([loss])
+    train, val = Likelihood(sigma, (1 - marked.mean(), 1 - marked.mean())).squared_error(same, same)
+    assert train == val
+    # A bound's own cost is at most sigma² (2 log 2 + what the tail adds, below 4).
+    assert one_sided * (1 - 1e-9) <= train[0] <= one_sided + marked.mean() * 4 * sigma**2
+    assert share > 0 or train[0] == pytest.approx(one_sided)
+
+
+def test_a_loss_that_no_errors_have_counts_as_none() -> None:
+    train, val = Likelihood(2.0, (1.0, 0.5)).squared_error(np.array([0.5]), np.array([0.5]))
+    assert (train[0], val[0]) == (0.0, 0.0)
+
+
+def test_weights_are_in_the_shares() -> None:
+    squared, weight = np.array([0.01, 0.09, 0.25]), np.array([4.0, 0.5, 0.1])
+    loss = np.array([(weight * at_noise(squared, 0.2)).mean()])
+    shares = (float(weight.mean()), float(weight.mean()))
+    assert Likelihood(0.2, shares).squared_error(loss, loss)[0] == pytest.approx((weight * squared).mean())
+
+
+def test_a_loss_that_was_chosen_for_its_bounds_is_not_advised_away() -> None:
+    few = {**GOOD, "distinct_predictions": 2}
+    for kind, advised in (("focal", True), ("mse", False), ("tobit", False)):
+        found = only(diagnose(history(), few, ridge_rmse=1.0, settings={"loss": {"kind": kind}}), "collapse")
+        assert ("loss.kind=mse" in found.options) == advised, kind
 
 
 def test_collapse_onto_few_values() -> None:

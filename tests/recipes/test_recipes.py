@@ -12,7 +12,7 @@ from tailbind.recipes import load_recipe, recipe_names
 from tailbind.recipes.schema import SECTIONS, Recipe, Section, parse_override
 from tailbind.table import SPLITS
 from tailbind.training import LOSSES, OPTIMIZERS, SCHEDULES
-from tailbind.training.losses import FocalMse, WeightedMse
+from tailbind.training.losses import FocalMse, Tobit, WeightedMse
 from tailbind.training.schedule import Adam, AdamW, CosineRestarts, Plateau
 from tailbind.training.stages import TrainingOptions
 
@@ -98,6 +98,7 @@ def test_both_split_and_read_features_as_the_seeds_do(name: str) -> None:
     ("name", "changes"),
     [
         ("v2-mse", {"loss": WeightedMse(weights="inverse", extreme_factor=10.0)}),
+        ("v2-tobit", {"loss": Tobit(sigma=0.2, initial_sigma=1.0, weights="none", extreme_factor=1.0)}),
         ("v2-overfitting", {"model.dropout": 0.4, "optimizer.weight_decay": 1e-3, "model.hidden_dims": (256, 128, 64)}),
         ("v2-underfitting", {"model.hidden_dims": (1024, 512, 256, 128), "optimizer.lr": 3e-4, "training.epochs": 150}),
         ("v2-small", {"model.hidden_dims": (256, 128, 64), "training.batch_size": 64}),

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tailbind.checkpoint import RESUME, load_state, save_state
 from tailbind.errors import TrainingError
 from tailbind.models.mlp import Mlp, Network
-from tailbind.training.loop import EpochResult, Trainer, batches
-from tailbind.training.losses import FocalMse, WeightedMse
+from tailbind.training.loop import NOISE_PACE, EpochResult, Trainer, batches
+from tailbind.training.losses import FocalMse, Tobit, WeightedMse, sides
 from tailbind.training.schedule import AdamW, CosineRestarts, Plateau
 from tailbind.training.stages import Stage, TrainingOptions, plan_stages
 
@@ -29,6 +29,7 @@ class Data:
     X: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    relation: np.ndarray
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def data() -> Data:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(140, 6)).astype(np.float32)
     y = 7.5 + 4.5 * np.tanh(X[:, 0] + X[:, 1] * X[:, 2])
-    return Data(X, y, rng.uniform(0.5, 2.0, size=140))
+    relation = np.where(y < 6, "<", np.where(y > 11, ">", "="))
+    return Data(X, y, rng.uniform(0.5, 2.0, size=140), relation)
 
 
 def trainer(
@@ -53,7 +55,9 @@ def trainer(
 ) -> Trainer:
     stages = plan_stages(options, optimizer or AdamW(1e-2), schedule or CosineRestarts(t_0=3), data.y, train)
     network = model.build(data.X.shape[1], options.seed)
-    return Trainer(network, data.X, data.y, data.weight, VALIDATION, stages, loss or FocalMse(), options, notify)
+    return Trainer(
+        network, data.X, data.y, data.relation, data.weight, VALIDATION, stages, loss or FocalMse(), options, notify
+    )
 
 
 def trained(trainer: Trainer, until: int | None = None) -> list[EpochResult]:
@@ -120,7 +124,8 @@ def validation_error(table: Any, parts: dict[str, np.ndarray], y: np.ndarray) ->
     options = TrainingOptions(epochs=15, batch_size=64, clip_grad_norm=1.0, seed=SEED)
     stages = plan_stages(options, AdamW(1e-2), CosineRestarts(t_0=15), y, parts["train"])
     network = Mlp((32, 16), dropout=0.2).build(table.features.shape[1], SEED)
-    learner = Trainer(network, table.features, y, np.ones(len(y)), parts["val"], stages, WeightedMse(), options)
+    weight = np.ones(len(y))
+    learner = Trainer(network, table.features, y, table.relation, weight, parts["val"], stages, WeightedMse(), options)
     trained(learner)
     actual = y[parts["val"]]
     error = np.sqrt(np.mean((network.predict(table.features, parts["val"]) - actual) ** 2))
@@ -159,23 +164,22 @@ def test_the_global_random_stream_does_not_matter(data: Data) -> None:
 def test_nothing_that_is_given_is_changed(data: Data) -> None:
     before = copy.deepcopy(data)
     trained(trainer(data))
-    for name in ("X", "y", "weight"):
+    for name in ("X", "y", "weight", "relation"):
         np.testing.assert_array_equal(getattr(data, name), getattr(before, name))
 
 
 # --- to be continued ---------------------------------------------------------------------------------
 
 
+TWO_STAGES = replace(OPTIONS, epochs=2, finetune_epochs=2, finetune_lr=1e-3)
 RESUMED = {
-    "cosine": (MODEL, OPTIONS, CosineRestarts(t_0=3)),
-    "plateau": (MODEL, OPTIONS, Plateau(patience=0)),
-    "ensemble": (replace(MODEL, members=2), OPTIONS, CosineRestarts(t_0=3)),
-    "two stages": (MODEL, replace(OPTIONS, epochs=2, finetune_epochs=2, finetune_lr=1e-3), CosineRestarts(t_0=3)),
-    "ensemble in two stages": (
-        replace(MODEL, members=2),
-        replace(OPTIONS, epochs=2, finetune_epochs=2, finetune_lr=1e-3),
-        Plateau(patience=0),
-    ),
+    "cosine": (MODEL, OPTIONS, CosineRestarts(t_0=3), FocalMse()),
+    "plateau": (MODEL, OPTIONS, Plateau(patience=0), FocalMse()),
+    "ensemble": (replace(MODEL, members=2), OPTIONS, CosineRestarts(t_0=3), FocalMse()),
+    "two stages": (MODEL, TWO_STAGES, CosineRestarts(t_0=3), FocalMse()),
+    "ensemble in two stages": (replace(MODEL, members=2), TWO_STAGES, Plateau(patience=0), FocalMse()),
+    "learned noise": (MODEL, OPTIONS, CosineRestarts(t_0=3), Tobit(sigma=0.0)),
+    "learned noises in two stages": (replace(MODEL, members=2), TWO_STAGES, Plateau(patience=0), Tobit(sigma=0.0)),
 }
 
 
@@ -185,18 +189,18 @@ RESUMED = {
 def test_a_continued_training_is_the_uninterrupted_one_to_the_bit(
     data: Data, tmp_path: Path, case: str, stop: int, through_a_file: bool
 ) -> None:
-    model, options, schedule = RESUMED[case]
-    whole = trainer(data, model, options, schedule=schedule)
+    model, options, schedule, loss = RESUMED[case]
+    whole = trainer(data, model, options, schedule=schedule, loss=loss)
     expected = trained(whole)
     assert len(expected) == 4
 
-    broken = trainer(data, model, options, schedule=schedule)
+    broken = trainer(data, model, options, schedule=schedule, loss=loss)
     first = trained(broken, until=stop)
     state = broken.state()
     if through_a_file:
         save_state(tmp_path / "resume.pth", RESUME, state)
         state = load_state(tmp_path / "resume.pth", RESUME)
-    continued = trainer(data, model, options, schedule=schedule)
+    continued = trainer(data, model, options, schedule=schedule, loss=loss)
     continued.load_state(state)
     rest = trained(continued)
 
@@ -204,6 +208,8 @@ def test_a_continued_training_is_the_uninterrupted_one_to_the_bit(
     assert same(continued.state(), whole.state())
     assert same(continued.network.state()["members"], whole.network.state()["members"])
     np.testing.assert_array_equal(continued.network.predict(data.X), whole.network.predict(data.X))
+    assert (continued.noise(), continued.best_noise()) == (whole.noise(), whole.best_noise())
+    assert (whole.noise() is not None) == isinstance(loss, Tobit)
 
 
 def test_a_continued_training_remembers_the_best_epoch(data: Data) -> None:
@@ -292,6 +298,74 @@ def test_the_validation_loss_is_that_of_the_mean_prediction(data: Data) -> None:
     assert result.val_loss == pytest.approx(expected, rel=1e-5)
 
 
+def test_each_member_learns_a_noise_of_its_own_as_if_alone(data: Data) -> None:
+    together = trainer(data, replace(MODEL, members=2), loss=Tobit(sigma=0.0))
+    trained(together)
+    noises = together.noise()
+    assert noises is not None
+    assert noises[0] != noises[1]
+    for number in range(2):
+        alone = trainer(data, options=replace(OPTIONS, seed=SEED + number), loss=Tobit(sigma=0.0))
+        trained(alone)
+        assert alone.noise() == [noises[number]]
+
+
+def test_the_validation_loss_of_noisy_members_is_the_mean_prediction_s_under_each_noise(data: Data) -> None:
+    learner = trainer(data, replace(MODEL, members=2), loss=Tobit(sigma=0.0))
+    result = trained(learner, until=2)[-1]
+    predicted = torch.from_numpy(learner.network.predict(data.X, VALIDATION))
+    y, weight = torch.from_numpy(data.y[VALIDATION]), torch.from_numpy(data.weight[VALIDATION])
+    side = torch.from_numpy(sides(data.relation[VALIDATION]))
+    expected = [float(Tobit(sigma=sigma).build()(predicted, y, weight, side).mean()) for sigma in learner.noise() or ()]
+    assert len(expected) == 2
+    assert result.val_loss == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_bounds_reach_the_loss_row_by_row(data: Data) -> None:
+    # Under tobit a floor under all predictions teaches something, as a bound from above nothing.
+    y = np.full(140, 5.0)
+    noise = Tobit(sigma=0.1)
+    teaching = {}
+    for sign in ("<", ">"):
+        marked = replace(data, y=y, relation=np.full(140, sign))
+        learner = trainer(marked, replace(MODEL, batch_norm=False, dropout=0.0), loss=noise, optimizer=AdamW(1e-2, 0.0))
+        with torch.no_grad():
+            learner.network.members[0][-1].bias.fill_(20.0)
+        before = learner.network.predict(data.X).mean()
+        trained(learner)
+        teaching[sign] = before - learner.network.predict(data.X).mean()
+    assert teaching["<"] > 0.05
+    assert teaching[">"] == 0.0
+
+
+def test_a_likelihood_starts_at_the_mean_label(data: Data) -> None:
+    # From pKd 0 a network would be scaled up, and end far below a floor, where nothing holds it.
+    plain, likelihood = trainer(data), trainer(data, replace(MODEL, members=2), loss=Tobit(sigma=0.0))
+    lifted = likelihood.network.predict_members(data.X)[:, 0] - plain.network.predict(data.X)
+    assert lifted == pytest.approx(data.y[TRAIN].mean(), abs=1e-4)
+
+
+def test_a_noise_has_no_weight_decay_a_faster_pace_and_the_schedule_of_the_weights(data: Data) -> None:
+    learner = trainer(data, loss=Tobit(sigma=0.0), optimizer=AdamW(1e-3, 0.5))
+    rates = []
+    learner.run(lambda _: rates.append([group["lr"] for group in learner._members[0].optimizer.param_groups]))
+    decays = [group["weight_decay"] for group in learner._members[0].optimizer.param_groups]
+    assert decays == [0.5, 0.0]
+    assert rates[1][1] < rates[0][1] < NOISE_PACE * 1e-3
+    assert rates[2] == pytest.approx([1e-3, NOISE_PACE * 1e-3])  # a restart after three epochs
+
+
+def test_an_epoch_s_learning_rate_is_that_of_the_weights(data: Data) -> None:
+    assert trained(trainer(data, loss=Tobit(sigma=0.0), optimizer=AdamW(1e-3)), until=1)[0].lr == 1e-3
+
+
+def test_a_fixed_noise_stays(data: Data) -> None:
+    learner = trainer(data, replace(MODEL, members=2), loss=Tobit(sigma=0.5))
+    trained(learner)
+    assert learner.noise() == learner.best_noise() == [0.5, 0.5]
+    assert len(learner._members[0].optimizer.param_groups) == 1
+
+
 # --- stages ------------------------------------------------------------------------------------------
 
 
@@ -308,6 +382,16 @@ def test_the_second_stage_starts_from_the_best_weights_of_the_first(data: Data) 
     assert last.stage == "very weak and very strong"
     assert [result.stage for result in before] == ["all rows"] * 6
     assert last.lr == 1e-9
+
+
+def test_the_second_stage_goes_on_with_the_noise_of_the_best_epoch(data: Data) -> None:
+    options = replace(OPTIONS, epochs=6, finetune_epochs=1, finetune_lr=1e-9)
+    learner = trainer(data, options=options, optimizer=AdamW(0.3), loss=Tobit(sigma=0.0))
+    trained(learner, until=6)
+    best, last = learner.best_noise(), learner.noise()
+    assert best != last, "the last epoch must not be the best, or this shows nothing"
+    trained(learner)
+    assert learner.noise() == pytest.approx(best)
 
 
 def test_the_second_stage_draws_other_batches_than_the_first(data: Data) -> None:
@@ -509,7 +593,7 @@ class Broken:
     rows: int
     value: float
 
-    def __call__(self, predicted: Tensor, measured: Tensor, weight: Tensor) -> Tensor:
+    def __call__(self, predicted: Tensor, measured: Tensor, weight: Tensor, side: Tensor) -> Tensor:
         spoiled = self.value if len(predicted) == self.rows else 1.0
         return spoiled * (predicted - measured).square()
 
@@ -568,7 +652,7 @@ def test_the_network_is_trained_in_place(data: Data) -> None:
     network: Network = MODEL.build(6, SEED)
     before = network.state()["members"]
     stages = [Stage("all rows", TRAIN, 1, AdamW(1e-2), CosineRestarts())]
-    learner = Trainer(network, data.X, data.y, data.weight, VALIDATION, stages, FocalMse(), OPTIONS)
+    learner = Trainer(network, data.X, data.y, data.relation, data.weight, VALIDATION, stages, FocalMse(), OPTIONS)
     trained(learner)
     assert learner.network is network
     assert not same(network.state()["members"], before)

@@ -70,12 +70,55 @@ class Finding:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """How the losses of a run are negative log likelihoods of labels under normal noise.
+
+    Attributes
+    ----------
+    sigma : the noise's standard deviation in pKd, the same in every epoch; None for a learned one
+    measured : of the training and of the validation rows, the share that is measured, not marked < or >; under
+        weights, the sum of these rows' weights over the number of all rows
+    """
+
+    sigma: float | None = None
+    measured: tuple[float, float] = (1.0, 1.0)
+
+    def squared_error(self, train: Array, val: Array) -> tuple[Array, Array]:
+        """Return the mean squared errors that the mean losses of every epoch stand for.
+
+        A learned noise is taken for the errors' SD. With a fixed one, a bound counts for about the square of what
+        it is missed by, but for 1.4 sigma² (2 log 2 · sigma²) where it is just met. Both are approximate where
+        labels are bounds, and a mean loss that no errors have (rows of another make-up, as in a second stage)
+        counts as 0.
+
+        Examples
+        --------
+        >>> level = np.log(0.2) + np.log(2 * np.pi) / 2
+        >>> train, val = Likelihood().squared_error(np.array([level + 0.5]), np.array([level + 0.5]))
+        >>> float(val[0].round(6))  # the errors' SD is the noise's
+        0.04
+        >>> train, val = Likelihood(sigma=0.2).squared_error(np.array([level + 0.5]), np.array([level + 8.0]))
+        >>> float(train[0].round(6)), float(val[0].round(6))
+        (0.04, 0.64)
+        """
+        if self.sigma is None:
+            return _fitted_variance(train), _fitted_variance(val)
+        level = np.log(self.sigma) + np.log(2 * np.pi) / 2
+        of_train, of_val = (
+            np.maximum(2 * self.sigma**2 * (loss - share * level), 0)
+            for loss, share in zip((train, val), self.measured, strict=True)
+        )
+        return of_train, of_val
+
+
 def diagnose(
     history: Mapping[str, Sequence[float]],
     validation: Mapping[str, Any],
     ridge_rmse: float | None = None,
     device: str = "",
     settings: Mapping[str, Any] | None = None,
+    likelihood: Likelihood | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a finished training, nothing being a good answer.
 
@@ -86,16 +129,21 @@ def diagnose(
     ridge_rmse : ridge regression's RMSE on the same rows
     device : the device trained on, for advice on speed
     settings : the resolved recipe by section; options that it already has, or exceeds, are not advised
+    likelihood : where the losses are negative log likelihoods, of what noise; these have no zero, and are judged by
+        the mean squared errors that they stand for
     """
     findings = [_collapse(validation)]
     if len(history.get("epoch", ())):
         train = np.asarray(history["train_loss"], dtype=np.float64)
         val = np.asarray(history["val_loss"], dtype=np.float64)
         seconds = np.asarray(history["seconds"], dtype=np.float64)
+        loss = "loss"
+        if likelihood is not None:
+            (train, val), loss = likelihood.squared_error(train, val), "loss, as squared error,"
         findings += [
-            _overfitting(train, val),
-            _underfitting(train, val, validation, ridge_rmse),
-            _instability(val),
+            _overfitting(train, val, loss),
+            _underfitting(train, val, loss, validation, ridge_rmse),
+            _instability(val, loss),
             _slowness(seconds, device),
         ]
     found = [finding for finding in findings if finding is not None]
@@ -110,6 +158,8 @@ def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     for key, value, direction in ADVICE[symptom]:
         section, _, name = key.partition(".")
         now = settings.get(section, {}).get(name)
+        if key == "loss.kind" and now not in (None, "focal"):
+            continue  # the advice is against the focal loss alone; another was chosen for a reason
         if key == "training.clip_grad_norm" and now == 0:
             now = float("inf")  # 0 does not clip
         if now is not None:
@@ -121,12 +171,17 @@ def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(options)
 
 
+def _fitted_variance(loss: Array) -> Array:
+    """Return the mean squared error at which a normal distribution fitted to the errors has this mean loss."""
+    return np.exp(np.minimum(2 * loss, 600)) / (2 * np.pi * np.e)
+
+
 def _tail(values: Array) -> Array:
     """Return the last tenth of the epochs, at least one."""
     return values[-max(1, len(values) // 10) :]
 
 
-def _overfitting(train: Array, val: Array) -> Finding | None:
+def _overfitting(train: Array, val: Array, loss: str) -> Finding | None:
     best = int(np.argmin(val))
     if best >= len(val) - len(_tail(val)):
         return None  # it is still improving
@@ -137,12 +192,14 @@ def _overfitting(train: Array, val: Array) -> Finding | None:
         return None
     return Finding(
         "overfitting",
-        f"At the end the training loss is {at_end_train:.3g} and the validation loss {at_end_val:.3g}; the latter "
+        f"At the end the training {loss} is {at_end_train:.3g} and the validation {loss} {at_end_val:.3g}; the latter "
         f"was lowest, {val[best]:.3g}, after epoch {best + 1} of {len(val)}.",
     )
 
 
-def _underfitting(train: Array, val: Array, validation: Mapping[str, Any], ridge_rmse: float | None) -> Finding | None:
+def _underfitting(
+    train: Array, val: Array, loss: str, validation: Mapping[str, Any], ridge_rmse: float | None
+) -> Finding | None:
     reference = ridge_rmse if ridge_rmse is not None else float(validation["label_sd"])
     name = "ridge regression" if ridge_rmse is not None else "their SD"
     fifth = max(1, len(val) // 5)
@@ -160,7 +217,7 @@ def _underfitting(train: Array, val: Array, validation: Mapping[str, Any], ridge
         side = "below" if bias < 0 else "above"
         evidence.append(f"Predictions are on average {abs(bias):.1f} {side} the labels, as after too few epochs.")
     if falling:
-        evidence.append(f"The validation loss was still falling, by {fall:.0%} over the last fifth of the epochs.")
+        evidence.append(f"The validation {loss} was still falling, by {fall:.0%} over the last fifth of the epochs.")
     return Finding(
         "underfitting",
         " ".join(evidence),
@@ -179,7 +236,7 @@ def _collapse(validation: Mapping[str, Any]) -> Finding | None:
     )
 
 
-def _instability(val: Array) -> Finding | None:
+def _instability(val: Array, loss: str) -> Finding | None:
     if len(val) < 6:
         return None
     later = val[len(val) // 3 :]
@@ -189,7 +246,7 @@ def _instability(val: Array) -> Finding | None:
         return None
     return Finding(
         "instability",
-        f"From one epoch to the next the validation loss typically changes by {np.expm1(typical):.0%}.",
+        f"From one epoch to the next the validation {loss} typically changes by {np.expm1(typical):.0%}.",
     )
 
 

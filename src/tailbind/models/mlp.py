@@ -101,6 +101,19 @@ class Network:
         """Where the members are."""
         return next(self.members[0].parameters()).device
 
+    def start_at(self, pkd: float) -> None:
+        """Add `pkd` to every member's output, by the bias of its last layer.
+
+        >>> network = Mlp((8,)).build(3, seed=0)
+        >>> before = network.predict(np.ones((2, 3), np.float32))
+        >>> network.start_at(7.0)
+        >>> (network.predict(np.ones((2, 3), np.float32)) - before).round(5).tolist()
+        [7.0, 7.0]
+        """
+        with torch.no_grad():
+            for member in self.members:
+                member.get_submodule(str(len(member) - 1)).get_parameter("bias").add_(pkd)
+
     def parameter_counts(self) -> tuple[int, int]:
         """Return the parameters of one member, with and without those of BatchNorm.
 

@@ -4,7 +4,11 @@ from tailbind.options import Registry
 
 LOSSES = Registry(
     "loss",
-    {"mse": "tailbind.training.losses:WeightedMse", "focal": "tailbind.training.losses:FocalMse"},
+    {
+        "mse": "tailbind.training.losses:WeightedMse",
+        "focal": "tailbind.training.losses:FocalMse",
+        "tobit": "tailbind.training.losses:Tobit",
+    },
 )
 OPTIMIZERS = Registry(
     "optimizer",

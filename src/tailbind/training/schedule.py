@@ -1,11 +1,11 @@
 """Optimizers and learning-rate schedules, PyTorch's own, described by options. Schedules step once an epoch."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn, optim
+from torch import optim
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import ParamsT
 
 from tailbind.options import bounded
 
@@ -18,8 +18,8 @@ class OptimizerOptions(Protocol):
         """The learning rate at the start."""
         ...
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-        """Return the optimizer of `parameters`."""
+    def __call__(self, parameters: ParamsT) -> optim.Optimizer:
+        """Return the optimizer of `parameters`, or of groups of them with options of their own."""
         ...
 
 
@@ -54,8 +54,8 @@ class Adam:
     lr: float = bounded(1e-3, above=0, high=10)
     weight_decay: float = bounded(0.0, low=0, high=10)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-        """Return the optimizer of `parameters`."""
+    def __call__(self, parameters: ParamsT) -> optim.Optimizer:
+        """Return the optimizer of `parameters`, or of groups of them with options of their own."""
         return optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
@@ -66,8 +66,8 @@ class AdamW:
     lr: float = bounded(1e-4, above=0, high=10)
     weight_decay: float = bounded(1e-4, low=0, high=10)
 
-    def __call__(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-        """Return the optimizer of `parameters`."""
+    def __call__(self, parameters: ParamsT) -> optim.Optimizer:
+        """Return the optimizer of `parameters`, or of groups of them with options of their own."""
         return optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
