@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -72,7 +73,7 @@ def test_every_registered_component_loads_and_its_defaults_pass_its_own_checks(r
     assert len(registry) > 0
     for name in registry:
         component = registry.load(name)
-        defaults = {key: getattr(component(), key) for key in component.__dataclass_fields__}
+        defaults = {field.name: getattr(component(), field.name) for field in dataclasses.fields(component)}
         assert read_options(component, defaults, registry.section) == component()
 
 

@@ -31,8 +31,13 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """row_id → train, val or test."""
+        """row_id → train, val or test, and the antibody's family."""
         return self.path / "split.parquet"
+
+    @property
+    def leakage(self) -> Path:
+        """Test row → how near training is."""
+        return self.path / "leakage.parquet"
 
     @property
     def history(self) -> Path:
@@ -43,6 +48,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions, seed, device, data hash."""
         return self.path / "environment.json"
+
+    @property
+    def audit(self) -> Path:
+        """What the audit found in the table."""
+        return self.path / "audit.json"
 
     @property
     def metrics(self) -> Path:
@@ -155,7 +165,10 @@ class RunFolder:
                 "*.pth", "training_curves_*.png", "predictions_vs_targets_*.png", "residuals_analysis_*.png",
                 "evaluation_results_*.txt", "test_predictions_*.csv", ".*.part",
             )  # fmt: skip
-            fixed = (self.done, self.config, self.split, self.history, self.environment, self.metrics, self.report)
+            fixed = (
+                self.done, self.config, self.split, self.leakage, self.audit, self.history, self.environment,
+                self.metrics, self.report,
+            )  # fmt: skip
             for stale in (*fixed, *(match for pattern in patterns for match in self.path.glob(pattern))):
                 stale.unlink(missing_ok=True)
             for event in self.tensorboard.glob("*"):

@@ -9,11 +9,11 @@ from sklearn import metrics as judge
 
 from tailbind.evaluation import metrics
 from tailbind.evaluation.metrics import (
+    FEWEST_CLUSTERS,
     FEWEST_FOR_INTERVAL,
     OVERALL,
     bias,
     evaluate,
-    evaluate_censored,
     figure,
     intervals,
     mae,
@@ -150,13 +150,6 @@ def test_distinct_predictions_are_to_a_thousandth() -> None:
     assert evaluate(y, np.array([7.0, 7.002, 7.004, 7.006]))["distinct_predictions"] == 4
 
 
-def test_censored_rows_cost_on_the_wrong_side_alone() -> None:
-    y_true, y_pred = np.array([6.0, 6.0, 9.0, 9.0, 7.0]), np.array([5.0, 8.0, 10.0, 8.0, 1.0])
-    figures = evaluate_censored(y_true, y_pred, np.array(["<", "<", ">", ">", "="]))
-    assert figures == {"n": 4, "one_sided_rmse": pytest.approx(np.sqrt((4 + 1) / 4)), "concordance": None}
-    assert evaluate_censored(y_true, y_pred, np.array(["="] * 5))["one_sided_rmse"] is None
-
-
 def test_figures_are_found_by_their_flat_names() -> None:
     y_true, y_pred = sample()
     figures = evaluate(y_true, y_pred)
@@ -277,6 +270,96 @@ def test_too_few_rows_have_no_intervals(n: int) -> None:
     found = intervals(np.full(n, 7.0), np.full(n, 7.0))
     assert {name: found[name] for name in OVERALL} == dict.fromkeys(OVERALL)
     assert found["bins"] == dict.fromkeys(BIN_NAMES)
+
+
+# --- clusters ----------------------------------------------------------------------------------------
+
+
+def clustered(n_clusters: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels, predictions and clusters of rows that are the same within a cluster."""
+    rng = np.random.default_rng(seed)
+    y_true = rng.uniform(3, 13, n_clusters)
+    y_pred = y_true + rng.normal(0, 1, n_clusters)
+    return y_true.repeat(size), y_pred.repeat(size), np.arange(n_clusters).repeat(size)
+
+
+def width(found: dict[str, Any], metric: str = "rmse") -> float:
+    low, high = found[metric]
+    return float(high - low)
+
+
+def drawn_cluster_counts(clusters: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Return (n_resamples, n) how often each row is drawn, cluster by cluster, the long way."""
+    rng = np.random.default_rng(seed)
+    distinct = np.unique(clusters)
+    counts = np.zeros((n_resamples, len(clusters)), dtype=int)
+    for resample in counts:
+        for chosen in rng.integers(len(distinct), size=len(distinct)):
+            resample[clusters == distinct[chosen]] += 1
+    return counts
+
+
+def test_whole_clusters_are_drawn_as_often_as_there_are_clusters() -> None:
+    rng = np.random.default_rng(4)
+    clusters = rng.choice(25, 120) * 7 - 50  # numbered in any way, of any size
+    assert len(np.unique(clusters)) >= FEWEST_CLUSTERS
+    y_true, y_pred = sample(120)
+    second = y_pred[::-1].copy()
+    values = resampled(y_true, [y_pred, second], n_resamples=30, seed=9, clusters=clusters)
+    for of_values, predicted in zip(values, (y_pred, second), strict=True):
+        for row, counts in zip(of_values, drawn_cluster_counts(clusters, 30, 9), strict=True):
+            np.testing.assert_allclose(row, plain(np.repeat(y_true, counts), np.repeat(predicted, counts)), rtol=1e-7)
+
+
+def test_identical_rows_are_one_observation() -> None:
+    # Thirty clusters of twenty identical rows say as much as thirty rows: intervals are √20 times as wide.
+    y_true, y_pred, clusters = clustered(30, 20)
+    by_cluster = intervals(y_true, y_pred, clusters=clusters)
+    by_row = intervals(y_true, y_pred)
+    one_each = intervals(y_true[::20], y_pred[::20])
+    assert width(by_cluster) == pytest.approx(width(one_each), rel=0.1)
+    for metric in OVERALL:
+        assert width(by_cluster, metric) / width(by_row, metric) == pytest.approx(np.sqrt(20), rel=0.3), metric
+    assert (by_cluster["by"], by_cluster["n_clusters"]) == ("clusters", 30)
+    assert (by_row["by"], by_row["n_clusters"]) == ("rows", None)
+
+
+def test_the_cluster_interval_holds_the_truth_where_that_of_rows_does_not() -> None:
+    rng = np.random.default_rng(2)
+    held = {"clusters": 0, "rows": 0}
+    for _ in range(100):
+        y_true = rng.uniform(3, 13, 40).repeat(10)
+        y_pred = y_true + rng.normal(0, 1.0, 40).repeat(10)
+        for name, clusters in (("clusters", np.arange(40).repeat(10)), ("rows", None)):
+            low, high = intervals(y_true, y_pred, n_resamples=100, clusters=clusters)["rmse"]
+            held[name] += low <= 1.0 <= high
+    assert held["clusters"] >= 85
+    assert held["rows"] <= 65
+
+
+def test_fewer_than_twenty_clusters_are_not_drawn() -> None:
+    y_true, y_pred, clusters = clustered(FEWEST_CLUSTERS - 1, 10)
+    found = intervals(y_true, y_pred, clusters=clusters)
+    assert (found["by"], found["n_clusters"]) == ("rows", FEWEST_CLUSTERS - 1)
+    assert found["rmse"] == intervals(y_true, y_pred)["rmse"]
+    y_true, y_pred, clusters = clustered(FEWEST_CLUSTERS, 10)
+    assert intervals(y_true, y_pred, clusters=clusters)["by"] == "clusters"
+
+
+def test_rows_that_are_clusters_of_one_give_what_rows_give() -> None:
+    y_true, y_pred = sample(60)
+    found, of_rows = intervals(y_true, y_pred, clusters=np.arange(60)), intervals(y_true, y_pred)
+    assert {**found, "by": "rows", "n_clusters": None} == of_rows
+
+
+def test_a_bin_of_few_clusters_has_no_interval() -> None:
+    # Thirty clusters of moderate rows; the strong rows are of four clusters, the weak ones of five.
+    y_true = np.concatenate([np.full(60, 8.0), np.full(40, 10.0), np.full(10, 6.0)])
+    clusters = np.concatenate([np.arange(30).repeat(2), np.arange(4).repeat(10), np.arange(5).repeat(2)])
+    y_pred = y_true + np.random.default_rng(0).normal(size=len(y_true))
+    found = intervals(y_true, y_pred, clusters=clusters)["bins"]
+    assert {name for name, of_bin in found.items() if of_bin is not None} == {"weak", "moderate"}
+    assert intervals(y_true, y_pred)["bins"]["strong"] is not None
 
 
 def test_percentiles_by_hand_leaving_out_what_is_not_a_number() -> None:

@@ -3,19 +3,22 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from tailbind.errors import SplitError
 from tailbind.scale import bin_index
+from tailbind.table import SPLITS
 from tailbind.table.schema import CANONICAL, AffinityTable
 from tailbind.table.splitting import (
     PARTS,
+    PROMISES,
     ColumnSplit,
     GroupSplit,
     PairSplit,
+    ParentSplit,
     RandomSplit,
     StratifiedSplit,
     pair_index,
@@ -36,6 +39,10 @@ def sides(values: Sequence[object], parts: NDArray[np.str_]) -> dict[object, set
     for value, part in zip(values, parts.tolist(), strict=True):
         found.setdefault(value, set()).add(part)
     return found
+
+
+def test_every_kind_says_what_it_promises() -> None:
+    assert set(PROMISES) == set(SPLITS)
 
 
 # --- random ------------------------------------------------------------------------------------------
@@ -228,6 +235,129 @@ def test_rows_without_group_are_located() -> None:
         SplitError, match=r"Column 'group' must not be empty; 4 rows are \(row_id r3, r4, r5\)\. Fill it to split by it"
     ):
         GroupSplit()(frame_of(len(groups), group=groups))
+
+
+def test_groups_are_stratified_as_far_as_they_allow() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(150), 20)
+    # The label belongs to the group: rare bins come in lumps, which chance alone puts anywhere.
+    pkd = np.choose(rng.choice(5, 150, p=[0.04, 0.5, 0.3, 0.12, 0.04]), [4.0, 6.0, 8.0, 10.0, 12.0])[groups]
+    frame = frame_of(3000, group=[f"g{group}" for group in groups], pkd=pkd)
+    bins, targets = bin_index(pkd), {"train": 0.7, "val": 0.15, "test": 0.15}
+
+    def unevenness(parts: NDArray[np.str_]) -> float:
+        return sum(
+            abs(float((parts[bins == index] == part).mean()) - target)
+            for index in range(5)
+            for part, target in targets.items()
+        )
+
+    even = unevenness(GroupSplit()(frame))
+    uneven = [unevenness(GroupSplit(stratify=False, seed=seed)(frame)) for seed in range(10)]
+    assert even < 0.5 * min(uneven)
+    for part, target in targets.items():
+        assert float((GroupSplit()(frame) == part).mean()) == pytest.approx(target, abs=0.02)
+
+
+def test_stratify_looks_at_labels_and_without_it_nobody_does() -> None:
+    rng = np.random.default_rng(1)
+    names = [f"g{group}" for group in rng.integers(60, size=600)]
+    one, other = (frame_of(600, group=names, pkd=rng.uniform(3, 13, 600)) for _ in range(2))
+    assert not np.array_equal(GroupSplit()(one), GroupSplit()(other))
+    assert np.array_equal(GroupSplit(stratify=False)(one), GroupSplit(stratify=False)(other))
+
+
+def test_a_small_part_has_its_portion_of_large_groups() -> None:
+    # 100 groups of 20 rows and 400 of one: by rows alone the large ones could all be in training.
+    names = [f"large{i // 20}" for i in range(2000)] + [f"small{i}" for i in range(400)]
+    parts = GroupSplit()(frame_of(2400, group=names))
+    assert [float((parts[:2000] == part).mean()) for part in PARTS] == pytest.approx([0.7, 0.15, 0.15], abs=0.02)
+
+
+def test_equal_groups_are_drawn_by_the_seed() -> None:
+    frame = frame_of(200, group=[f"g{i // 2}" for i in range(200)])
+    assert np.array_equal(GroupSplit()(frame), GroupSplit()(frame))
+    assert not np.array_equal(GroupSplit()(frame), GroupSplit(seed=1)(frame))
+
+
+@pytest.mark.parametrize("largest", [90, 95, 99])
+def test_one_group_of_nearly_all_rows_is_training(largest: int) -> None:
+    names = ["all"] * largest + [f"g{i}" for i in range(100 - largest)] + ["last"]
+    parts = GroupSplit()(frame_of(len(names), group=names))
+    assert set(parts[:largest]) == {"train"}
+    assert set(parts) == set(PARTS)
+
+
+# --- folds -------------------------------------------------------------------------------------------
+
+
+def partition(splits: Sequence[NDArray[np.str_]]) -> None:
+    """Check that every row is tested once and validated once, and trained on in every other fold."""
+    stacked = np.stack(splits)
+    assert ((stacked == "test").sum(axis=0) == 1).all()
+    assert ((stacked == "val").sum(axis=0) == 1).all()
+    assert ((stacked == "train").sum(axis=0) == len(splits) - 2).all()
+    for fold, parts in enumerate(splits):
+        assert set(parts) == set(PARTS)
+        assert np.array_equal(parts == "val", splits[(fold + 1) % len(splits)] == "test")
+
+
+@settings(deadline=None)
+@given(st.integers(3, 7), st.integers(7, 60), st.integers(0, 99))
+def test_over_all_folds_each_row_is_tested_once(n_folds: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frame = frame_of(
+        n,
+        pkd=rng.uniform(3, 13, n),
+        heavy=[f"H{i}" for i in range(n)],
+        group=[f"g{i % 7}" for i in range(n)],
+        complex=[f"c{i % 8}" for i in range(n)],
+    )
+    for cls in (RandomSplit, StratifiedSplit, PairSplit, GroupSplit, ParentSplit):
+        partition([cls(seed=seed, n_folds=n_folds, fold=fold)(frame) for fold in range(n_folds)])
+
+
+def test_folds_are_of_equal_size_and_of_equal_bins_where_stratified() -> None:
+    pkd = np.repeat([4.0, 6.0, 8.0, 10.0, 12.0], [7, 401, 299, 91, 3])
+    for cls, of_bins in ((RandomSplit, False), (StratifiedSplit, True)):
+        tests = [cls(n_folds=5, fold=fold)(frame_of(801, pkd=pkd)) == "test" for fold in range(5)]
+        assert sorted(int(test.sum()) for test in tests) == [160, 160, 160, 160, 161]
+        spread = [np.ptp([int(test[bin_index(pkd) == index].sum()) for test in tests]) for index in range(5)]
+        assert bool(max(spread) <= 1) is of_bins
+
+
+def test_folds_of_pairs_keep_pairs_together() -> None:
+    frame = frame_of(60, heavy=[f"H{i % 13}" for i in range(60)])
+    for fold in range(4):
+        parts = PairSplit(n_folds=4, fold=fold)(frame)
+        assert all(len(found) == 1 for found in sides(frame["heavy"].to_list(), parts).values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_folds": 2}, r"split\.n_folds must be 0 \(no folds\) or at least 3, one fold a part; got 2"),
+        ({"n_folds": 1}, r"split\.n_folds must be 0 \(no folds\) or at least 3"),
+        ({"n_folds": 5, "fold": 5}, r"split\.fold must be 0 to 4 for split\.n_folds=5; got 5"),
+        ({"fold": 1}, r"split\.fold=1 needs split\.n_folds, which is 0"),
+    ],
+)
+@pytest.mark.parametrize("cls", [RandomSplit, StratifiedSplit, PairSplit, GroupSplit, ParentSplit])
+def test_folds_that_are_none_are_told(cls: type[RandomSplit], options: dict[str, int], message: str) -> None:
+    frame = frame_of(30, heavy=["H"] * 30, group=[f"g{i % 9}" for i in range(30)], parent=["p"] * 30)
+    with pytest.raises(SplitError, match=message):
+        cls(**options)(frame)
+
+
+def test_fewer_things_than_folds_are_told() -> None:
+    frame = frame_of(4, heavy=["H", "I", "J", "J"], group=["a", "b", "c", "d"])
+    with pytest.raises(SplitError, match="A group split into 5 folds needs at least 5 groups; column 'group' has 4"):
+        GroupSplit(n_folds=5)(frame)
+    for split in (RandomSplit(n_folds=5), PairSplit(n_folds=4)):
+        with pytest.raises(SplitError, match=r"into \d folds needs as many things to share out; there are \d"):
+            split(frame)
+    with pytest.raises(SplitError, match="into 5 folds needs as many rows; there are 4"):
+        StratifiedSplit(n_folds=5)(frame)
 
 
 # --- column ------------------------------------------------------------------------------------------

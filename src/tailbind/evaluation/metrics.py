@@ -1,10 +1,12 @@
 """Errors and correlations, overall and per affinity bin, with bootstrap intervals.
 
 Every metric takes `sample_weight`; a bootstrap resample is a weight per row that counts how often it was
-drawn. Intervals are percentile intervals over resamples of rows.
+drawn. Intervals are percentile intervals over resamples of whole clusters of rows that are not independent,
+such as variants of one antibody, or of rows where clusters are unknown or too few.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,9 @@ N_RESAMPLES: Final = 1000
 CONFIDENCE: Final = 0.95
 #: Rows from which a bin has an interval; a bootstrap of fewer says little more than their number.
 FEWEST_FOR_INTERVAL: Final = 5
+#: Clusters from which whole clusters are drawn; the spread of fewer says little.
+FEWEST_CLUSTERS: Final = 20
+CLUSTERS, ROWS = "clusters", "rows"
 #: The overall metrics, in the order in which people read them.
 OVERALL: Final = ("rmse", "mae", "spearman", "pearson", "r2")
 _ROWS_AT_A_TIME: Final = 2_000_000
@@ -120,21 +125,6 @@ def evaluate(y_true: Array, y_pred: Array) -> dict[str, Any]:
     return figures
 
 
-def evaluate_censored(y_true: Array, y_pred: Array, relation: NDArray[np.str_]) -> dict[str, Any]:
-    """Return the one-sided error on censored rows: being on the stated side costs nothing.
-
-    Returns
-    -------
-    dict
-        n and one_sided_rmse (None without censored rows); `concordance` is None, not yet computed.
-    """
-    below, above = relation == "<", relation == ">"
-    excess = np.where(below, np.maximum(y_pred - y_true, 0), np.where(above, np.maximum(y_true - y_pred, 0), 0))
-    rows = below | above
-    error = float(np.sqrt(np.mean(np.square(excess[rows])))) if rows.any() else None
-    return {"n": int(rows.sum()), "one_sided_rmse": error, "concordance": None}
-
-
 def metric_names() -> list[str]:
     """Return the metrics that `resampled` gives a column for: overall ones, then `bin.metric`.
 
@@ -144,8 +134,56 @@ def metric_names() -> list[str]:
     return [*OVERALL, *(f"{name}.{metric}" for name in BIN_NAMES for metric in ("rmse", "mae", "bias"))]
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What a bootstrap of some rows draws: whole clusters, or rows.
+
+    Attributes
+    ----------
+    clusters : (n_samples,) the cluster of each row, from 0 without gaps; None where unknown
+    n_clusters : how many there are; None where unknown
+    """
+
+    clusters: NDArray[np.intp] | None
+    n_clusters: int | None
+
+    @classmethod
+    def of(cls, clusters: NDArray[np.integer[Any]] | None) -> "Drawing":
+        """Return the drawing for clusters numbered in any way, or for none.
+
+        >>> Drawing.of(np.arange(20)).by, Drawing.of(np.arange(19)).by, Drawing.of(None).by
+        ('clusters', 'rows', 'rows')
+        """
+        if clusters is None:
+            return cls(None, None)
+        distinct, numbered = np.unique(clusters, return_inverse=True)
+        return cls(numbered, len(distinct))
+
+    @property
+    def by(self) -> str:
+        """What is drawn: "clusters" where there are at least `FEWEST_CLUSTERS`, else "rows"."""
+        return CLUSTERS if self.n_clusters is not None and self.n_clusters >= FEWEST_CLUSTERS else ROWS
+
+    def counts(self, rng: np.random.Generator, n: int) -> Array:
+        """Return (n,) how often each of `n` rows is in a resample: as often as its cluster, where these are drawn."""
+        units = self.n_clusters if self.clusters is not None and self.by == CLUSTERS else None
+        size = n if units is None else units
+        drawn = np.bincount(rng.integers(size, size=size), minlength=size).astype(float)
+        return drawn if units is None else drawn[self.clusters]
+
+    def enough(self, y_true: Array) -> dict[str, bool]:
+        """Return bin → whether it has an interval: `FEWEST_FOR_INTERVAL` rows, from as many of the clusters drawn."""
+        bins = bin_index(y_true)
+        of = self.clusters if self.clusters is not None and self.by == CLUSTERS else np.arange(len(y_true))
+        return {name: len(np.unique(of[bins == index])) >= FEWEST_FOR_INTERVAL for index, name in enumerate(BIN_NAMES)}
+
+
 def resampled(
-    y_true: Array, predictions: Sequence[Array], n_resamples: int = N_RESAMPLES, seed: int = 0
+    y_true: Array,
+    predictions: Sequence[Array],
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    clusters: NDArray[np.integer[Any]] | None = None,
 ) -> list[Array]:
     """Return bootstrap values of every metric for one or several predictions of the same rows.
 
@@ -155,6 +193,8 @@ def resampled(
     ----------
     y_true : (n_samples,) pKd
     predictions : each (n_samples,) pKd
+    clusters : (n_samples,) numbers; where at least `FEWEST_CLUSTERS` differ, whole clusters are drawn with
+        replacement, as many as there are, else rows
 
     Returns
     -------
@@ -162,6 +202,7 @@ def resampled(
         Columns as `metric_names`; nan where a resample has no row of a bin.
     """
     n = len(y_true)
+    drawing = Drawing.of(clusters)
     rng = np.random.default_rng(seed)
     bins = np.eye(len(BIN_NAMES))[bin_index(y_true)]
     ranks_true = _Ranks(y_true)
@@ -171,7 +212,7 @@ def resampled(
     step = max(1, _ROWS_AT_A_TIME // max(n, 1))
     for start in range(0, n_resamples, step):
         stop = min(start + step, n_resamples)
-        counts = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(start, stop)]).astype(float)
+        counts = np.stack([drawing.counts(rng, n) for _ in range(start, stop)])
         true_ranks = [ranks_true(row) for row in counts]
         for which, of_values in enumerate(values):
             of_values[start:stop] = summed[which](counts)
@@ -233,23 +274,30 @@ def percentile_intervals(values: Array) -> dict[str, tuple[float, float] | None]
     return intervals
 
 
-def intervals(y_true: Array, y_pred: Array, n_resamples: int = N_RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def intervals(
+    y_true: Array,
+    y_pred: Array,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    clusters: NDArray[np.integer[Any]] | None = None,
+) -> dict[str, Any]:
     """Return 95 % bootstrap intervals of every metric, `bins` nested as in `evaluate`.
 
-    A bin of fewer than `FEWEST_FOR_INTERVAL` rows has no interval.
+    Under `by` is what was drawn, "clusters" or "rows", and under `n_clusters` how many clusters there are,
+    None where unknown. A bin of fewer than `FEWEST_FOR_INTERVAL` rows has no interval, nor one whose rows
+    are from fewer of the clusters drawn.
     """
+    drawing = Drawing.of(clusters)
+    told = {"by": drawing.by, "n_clusters": drawing.n_clusters}
     if len(y_true) < 2:
-        return {**dict.fromkeys(OVERALL), "bins": dict.fromkeys(BIN_NAMES)}
-    flat = percentile_intervals(resampled(y_true, [y_pred], n_resamples, seed)[0])
-    counts = np.bincount(bin_index(y_true), minlength=len(BIN_NAMES))
+        return {**dict.fromkeys(OVERALL), "bins": dict.fromkeys(BIN_NAMES), **told}
+    flat = percentile_intervals(resampled(y_true, [y_pred], n_resamples, seed, clusters)[0])
     nested: dict[str, Any] = {name: flat[name] for name in OVERALL}
     nested["bins"] = {
-        name: {metric: flat[f"{name}.{metric}"] for metric in ("rmse", "mae", "bias")}
-        if count >= FEWEST_FOR_INTERVAL
-        else None
-        for name, count in zip(BIN_NAMES, counts, strict=True)
+        name: {metric: flat[f"{name}.{metric}"] for metric in ("rmse", "mae", "bias")} if enough else None
+        for name, enough in drawing.enough(y_true).items()
     }
-    return nested
+    return {**nested, **told}
 
 
 def figure(figures: Mapping[str, Any], name: str) -> float | None:

@@ -9,6 +9,11 @@ SPLITS = Registry(
         "stratified": "tailbind.table.splitting:StratifiedSplit",
         "pair": "tailbind.table.splitting:PairSplit",
         "group": "tailbind.table.splitting:GroupSplit",
+        "antibody_cluster": "tailbind.table.splitting:AntibodyClusterSplit",
+        "antigen_cluster": "tailbind.table.splitting:AntigenClusterSplit",
+        "both_cold": "tailbind.table.splitting:BothColdSplit",
+        "parent": "tailbind.table.splitting:ParentSplit",
+        "date": "tailbind.table.splitting:DateSplit",
         "column": "tailbind.table.splitting:ColumnSplit",
     },
 )

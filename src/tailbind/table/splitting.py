@@ -1,44 +1,84 @@
 """Splits of a table into training, validation and test rows.
 
 Each split is a frozen dataclass of its options; called with a table's frame it returns the part of each
-row. Fractions are of rows for `random` and `stratified`, of distinct pairs for `pair`, and as near to rows
-as whole groups allow for `group`.
+row. Here are the splits that deal rows and pairs at random and the one that a column states; those that
+keep whole groups together are in `grouped`, the one by date in `dates`, what all share in `parts`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from tailbind.errors import SplitError, nearest
-from tailbind.options import bounded
+from tailbind.errors import SplitError
 from tailbind.scale import bin_index
+from tailbind.table.dates import DateSplit
+from tailbind.table.grouped import (
+    AntibodyClusterSplit,
+    AntigenClusterSplit,
+    BothColdSplit,
+    GroupedSplit,
+    GroupSplit,
+    ParentSplit,
+)
+from tailbind.table.grouping import family_index, pair_index
+from tailbind.table.parts import (
+    LATER,
+    PART_SPELLINGS,
+    PARTS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    PartArray,
+    Seeded,
+    Shares,
+    column_values,
+    filled,
+    part_rows,
+)
 
-TRAIN, VALIDATION, TEST = "train", "val", "test"
-PARTS: Final = (TRAIN, VALIDATION, TEST)
-PART_SPELLINGS: Final = {
-    "train": TRAIN, "training": TRAIN,
-    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "dev": VALIDATION,
-    "test": TEST, "testing": TEST,
-}  # fmt: skip
+__all__ = (
+    "LATER", "PARTS", "PART_SPELLINGS", "PROMISES", "TEST", "TRAIN", "VALIDATION",
+    "AntibodyClusterSplit", "AntigenClusterSplit", "BothColdSplit", "ColumnSplit", "DateSplit", "GroupSplit",
+    "GroupedSplit", "PairSplit", "ParentSplit", "PartArray", "RandomSplit", "StratifiedSplit",
+    "family_index", "filled", "pair_index", "part_rows",
+)  # fmt: skip
 
-PartArray: TypeAlias = NDArray[np.str_]
+#: What each kind of split never puts on two sides.
+PROMISES: Final[Mapping[str, str]] = {
+    "random": "nothing is kept apart",
+    "stratified": "nothing is kept apart",
+    "pair": "no exact pair is on two sides",
+    "group": "no value of the column is on two sides",
+    "column": "as the column says",
+    "antibody_cluster": "no cluster of antibodies, hence no exact pair, is on two sides",
+    "antigen_cluster": "no cluster of antigens, hence no exact pair, is on two sides",
+    "both_cold": "no cluster of antibodies or antigens, hence no exact pair, is on two sides",
+    "parent": "no parent is on two sides",
+    "date": "training is older than validation, validation older than test",
+}
 
 
 @dataclass(frozen=True)
-class _Shares:
-    """What every split by chance has: a seed and the shares of the test and validation parts."""
-
-    seed: int = bounded(42, low=0, high=2**32 - 1)
-    test_fraction: float = bounded(0.15, above=0, below=1)
-    val_fraction: float = bounded(0.15, above=0, below=1)
+class _DrawnSplit(Shares, Seeded):
+    """Things dealt out at random, each for itself."""
 
     def draw(self, n: int) -> PartArray:
-        """Return the parts of `n` things: scikit-learn's `train_test_split`, twice, with the same seed."""
-        self._check()
+        """Return the parts of `n` things: scikit-learn's `train_test_split`, twice, with the same seed.
+
+        With folds, a permutation dealt out in turn: folds differ by one thing at most.
+        """
+        self.check()
+        if self.n_folds:
+            if n < self.n_folds:
+                raise SplitError(f"A split into {self.n_folds} folds needs as many things to share out; there are {n}.")
+            fold = np.empty(n, dtype=np.intp)
+            fold[np.random.default_rng(self.seed).permutation(n)] = np.arange(n) % self.n_folds
+            return self.parts_of(fold)
         rest_fraction = 1 - self.test_fraction
         try:
             rest, test = train_test_split(np.arange(n), test_size=self.test_fraction, random_state=self.seed)
@@ -50,20 +90,14 @@ class _Shares:
             parts[members] = name
         return parts
 
-    def _check(self) -> None:
-        if self.test_fraction + self.val_fraction >= 1:
-            raise SplitError(
-                "split.test_fraction and split.val_fraction must leave rows to train on; "
-                f"got {self.test_fraction:g} + {self.val_fraction:g}."
-            )
-
 
 @dataclass(frozen=True)
-class RandomSplit(_Shares):
+class RandomSplit(_DrawnSplit):
     """Rows at random: scikit-learn's `train_test_split`, first test, then validation from the rest.
 
     With the defaults, row for row what `train_test_split(test_size=0.15, random_state=42)` and then
     `train_test_split(test_size=0.15/0.85, random_state=42)` on the remainder give for rows in file order.
+    Promises nothing: replicates and near-twins are on both sides.
     """
 
     def __call__(self, frame: pl.DataFrame) -> PartArray:
@@ -72,20 +106,27 @@ class RandomSplit(_Shares):
 
 
 @dataclass(frozen=True)
-class StratifiedSplit(_Shares):
+class StratifiedSplit(_DrawnSplit):
     """Rows at random within each affinity bin, so that rare bins are in every part where they can be.
 
-    A bin of one or two rows goes to training, then test.
+    A bin of one or two rows goes to training, then test. With folds, the bins are dealt out one after the
+    other, so that both folds and each bin's rows in them differ by one row at most. Promises nothing else.
     """
 
     def __call__(self, frame: pl.DataFrame) -> PartArray:
         """Return (n_samples,) "train", "val" or "test"."""
-        self._check()
+        self.check()
         rng = np.random.default_rng(self.seed)
         bins = bin_index(frame["pkd"].to_numpy())
+        orders = [rng.permutation(np.flatnonzero(bins == index)) for index in np.unique(bins)]
+        if self.n_folds:
+            if len(frame) < self.n_folds:
+                raise SplitError(f"A split into {self.n_folds} folds needs as many rows; there are {len(frame)}.")
+            fold = np.empty(len(frame), dtype=np.intp)
+            fold[np.concatenate(orders)] = np.arange(len(frame)) % self.n_folds
+            return self.parts_of(fold)
         parts = np.full(len(frame), TRAIN, dtype="<U5")
-        for members in (np.flatnonzero(bins == index) for index in np.unique(bins)):
-            order = rng.permutation(members)
+        for order in orders:
             n_test = _share(len(order), self.test_fraction, others=1)
             n_val = _share(len(order), self.val_fraction, others=1 + n_test)
             parts[order[:n_test]] = TEST
@@ -99,47 +140,16 @@ def _share(n: int, fraction: float, others: int) -> int:
 
 
 @dataclass(frozen=True)
-class PairSplit(_Shares):
-    """Distinct antibody-antigen pairs at random: rows of one pair are never on two sides."""
+class PairSplit(_DrawnSplit):
+    """Distinct antibody-antigen pairs at random: rows of one pair are never on two sides.
+
+    Fractions and folds are of distinct pairs, not of rows.
+    """
 
     def __call__(self, frame: pl.DataFrame) -> PartArray:
         """Return (n_samples,) "train", "val" or "test"."""
         pairs = pair_index(frame)
         return self.draw(int(pairs.max()) + 1)[pairs]
-
-
-@dataclass(frozen=True)
-class GroupSplit(_Shares):
-    """Whole groups at random: nothing that shares a value of `column` is on two sides.
-
-    Groups are drawn in random order, each into the part that is furthest below its share of rows.
-    """
-
-    column: str = "group"
-
-    def __call__(self, frame: pl.DataFrame) -> PartArray:
-        """Return (n_samples,) "train", "val" or "test"."""
-        self._check()
-        values = _column(frame, self.column)
-        names, groups, counts = np.unique(values, return_inverse=True, return_counts=True)
-        if len(names) < len(PARTS):
-            raise SplitError(
-                f"A group split needs at least 3 groups; column {self.column!r} has {len(names)}. "
-                "Choose another column or split.kind=random."
-            )
-        targets = np.array([1 - self.test_fraction - self.val_fraction, self.val_fraction, self.test_fraction])
-        filled = np.zeros(3)
-        part_of = np.empty(len(names), dtype=np.intp)
-        order = np.random.default_rng(self.seed).permutation(len(names))
-        for position, group in enumerate(order):
-            empty = filled == 0
-            if len(order) - position <= empty.sum():  # the last groups: no part may stay empty
-                part = int(np.argmax(np.where(empty, targets, -1)))
-            else:
-                part = int(np.argmax(targets - filled / len(values)))
-            part_of[group] = part
-            filled[part] += counts[group]
-        return np.asarray(PARTS)[part_of[groups]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ class ColumnSplit:
 
     def __call__(self, frame: pl.DataFrame) -> PartArray:
         """Return (n_samples,) "train", "val" or "test"."""
-        stated = _column(frame, self.column)
+        stated = column_values(frame, self.column)
         words = pl.Series(stated).str.to_lowercase()
         bad = ~words.is_in(list(PART_SPELLINGS))
         if bad.any():
@@ -159,65 +169,8 @@ class ColumnSplit:
                 f"Column {self.column!r} must say train, val or test; got {str(stated[bad.arg_true()[0]])!r} "
                 f"in {int(bad.sum()):,} rows (row_id {ids})."
             )
-        parts = words.replace_strict(PART_SPELLINGS).to_numpy().astype("<U5")
+        parts: NDArray[np.str_] = words.replace_strict(PART_SPELLINGS).to_numpy().astype("<U5")
         for part in PARTS:
             if not np.any(parts == part):
                 raise SplitError(f"Column {self.column!r} must put rows in train, val and test; none is {part}.")
         return parts
-
-
-def pair_index(frame: pl.DataFrame) -> NDArray[np.intp]:
-    """Return (n_samples,) the number of each row's pair, counted from 0 in order of appearance.
-
-    A pair is heavy + light + antigen; where the antigen has no sequence its name, then its source,
-    stands for it. A row with neither heavy nor light is a pair of its own.
-
-    Raises
-    ------
-    SplitError
-        When no row has a heavy or light sequence.
-    """
-    unknown = (pl.col("heavy") == "") & (pl.col("light") == "")
-    if frame.select(unknown.all()).item():
-        raise SplitError("A pair split needs heavy or light sequences; the table has none. Use split.kind=random.")
-    antigen = (
-        pl.when(pl.col("antigen") != "").then(pl.format("sequence {}", "antigen"))
-        .when(pl.col("antigen_name") != "").then(pl.format("name {}", "antigen_name"))
-        .otherwise(pl.format("source {}", "source"))
-    )  # fmt: skip
-    own = pl.when(unknown).then(pl.col("row_id")).otherwise(pl.lit(""))
-    keys = frame.select("heavy", "light", antigen.alias("antigen"), own.alias("own"))
-    pairs = keys.unique(maintain_order=True).with_row_index("pair")
-    numbered = keys.join(pairs, on=keys.columns, how="left", maintain_order="left")
-    return numbered["pair"].to_numpy().astype(np.intp)
-
-
-def filled(frame: pl.DataFrame) -> str:
-    """Return the names of the columns that hold anything, for a message."""
-    return ", ".join(name for name in frame.columns if (frame[name].cast(pl.String).fill_null("") != "").any())
-
-
-def _column(frame: pl.DataFrame, column: str) -> NDArray[np.str_]:
-    if column not in frame.columns:
-        raise SplitError(
-            f"split.column must name a column of the table; got {column!r}; {nearest(column, frame.columns)}."
-        )
-    values = frame[column].cast(pl.String).str.strip_chars().fill_null("")
-    if (values == "").all():
-        raise SplitError(
-            f"split.column must name a column with values; the table has no {column!r}. Known: {filled(frame)}."
-        )
-    if (values == "").any():
-        n = int((values == "").sum())
-        ids = ", ".join(frame["row_id"].filter(values == "")[:3])
-        raise SplitError(f"Column {column!r} must not be empty; {n:,} rows are (row_id {ids}). Fill it to split by it.")
-    return values.to_numpy().astype(np.str_)
-
-
-def part_rows(parts: PartArray) -> dict[str, NDArray[np.intp]]:
-    """Return the row numbers of each part, in file order.
-
-    >>> {part: rows.tolist() for part, rows in part_rows(np.array(["test", "train", "val"])).items()}
-    {'train': [1], 'val': [2], 'test': [0]}
-    """
-    return {part: np.flatnonzero(parts == part) for part in PARTS}

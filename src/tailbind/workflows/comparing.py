@@ -6,14 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tailbind.errors import RunError
-from tailbind.evaluation.comparison import Comparison, compare_predictions, differing_rows
+from tailbind.evaluation.comparison import (
+    COMPARED_MARKED,
+    Comparison,
+    Difference,
+    compare_predictions,
+    differing_rows,
+)
 from tailbind.reporting import plots
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import Table, comparison_table, numbers_table
 from tailbind.run_folder import open_finished_run
 from tailbind.runtime import cannot_write, write_text, writing
+from tailbind.table.schema import ABOVE, BELOW, MEASURED
+from tailbind.workflows.dividing import read_families
 from tailbind.workflows.using import check_empty
 
 
@@ -29,6 +38,10 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Com
     ------
     RunError
         When a folder is no finished run, or the test rows or their labels differ, naming some of them.
+
+    Notes
+    -----
+    A row is marked < or > where any run's table marks it: marks that only one table has hold for the others too.
     """
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -38,8 +51,13 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Com
     frames = {name: _predictions(run) for name, run in zip(_names(runs), runs, strict=True)}
     first = next(iter(frames.values()))
     _check_same_rows(frames)
+    clusters, why = _families(runs[0], first["row_id"])
     comparison = compare_predictions(
-        first["true_pkd"].to_numpy(), {name: frame["predicted_pkd"].to_numpy() for name, frame in frames.items()}
+        first["true_pkd"].to_numpy(),
+        {name: frame["predicted_pkd"].to_numpy() for name, frame in frames.items()},
+        clusters=clusters,
+        why=why,
+        relation=_relation(frames),
     )
     if folder is not None:
         _write(comparison, folder)
@@ -59,9 +77,22 @@ def _predictions(run: str | Path) -> pl.DataFrame:
     folder = open_finished_run(run)
     try:
         frame = pl.read_csv(folder.test_predictions, schema_overrides={"row_id": pl.String})
-        return frame.select("row_id", pl.col("true_pkd", "predicted_pkd").cast(pl.Float64)).sort("row_id")
+        columns: list[str | pl.Expr] = ["row_id", pl.col("true_pkd", "predicted_pkd").cast(pl.Float64)]
+        if "relation" in frame.columns:  # runs of earlier versions have none
+            relation = frame["relation"].fill_null("").cast(pl.Enum((MEASURED, BELOW, ABOVE))).cast(pl.String)
+            return frame.select(*columns, relation).sort("row_id")
+        return frame.select(columns).sort("row_id")
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{folder.test_predictions} must be whole; it is missing or damaged. Train again.") from error
+
+
+def _families(run: str | Path, row_ids: pl.Series) -> tuple[NDArray[np.intp] | None, str]:
+    """Return the families of the test rows as a run knew them, or None and why it knew none."""
+    folder = open_finished_run(run)
+    families = read_families(folder, row_ids)
+    if families is not None or not folder.environment.exists():
+        return families, f"{folder.path.name} does not say"
+    return None, str(folder.read_json(folder.environment).get("families_unknown", f"{folder.path.name} does not say"))
 
 
 def _check_same_rows(frames: dict[str, pl.DataFrame]) -> None:
@@ -81,6 +112,24 @@ def _check_same_rows(frames: dict[str, pl.DataFrame]) -> None:
                 f"Runs must have the same labels on their test rows; {name} and {other} differ in {len(unequal):,}, "
                 f"such as row_id {', '.join(unequal[:5])}. Train them on the same table."
             )
+
+
+def _relation(frames: dict[str, pl.DataFrame]) -> NDArray[np.str_] | None:
+    """Return the relation of every test row, marked where any run's table marks it; None where no run knows."""
+    known = {name: frame["relation"] for name, frame in frames.items() if "relation" in frame.columns}
+    if not known:
+        return None
+    (first, relation), *others = known.items()
+    for name, other in others:
+        opposed = (relation != MEASURED) & (other != MEASURED) & (relation != other)
+        if opposed.any():
+            ids = frames[first]["row_id"].filter(opposed)
+            raise RunError(
+                f"Runs must have the same labels on their test rows; {len(ids):,} are marked < in one and > in {name} "
+                f"or the other way round, such as row_id {', '.join(ids[:5])}. Train them on the same table."
+            )
+        relation = pl.select(pl.when(relation == MEASURED).then(other).otherwise(relation)).to_series()
+    return relation.to_numpy().astype(np.str_)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
@@ -125,14 +174,32 @@ def _pairwise(comparison: Comparison) -> list[Table]:
 
 
 def headline(comparison: Comparison) -> str:
-    """Return in words which run is clearly better in what, and in what clearly worse."""
+    """Return in words which run is clearly better in what, and in what clearly worse.
+
+    Where rows are marked, the metrics that leave them out or take them as bounds come first, then those as stated.
+    """
     sentences = []
     for name, of_run in zip(comparison.names[1:], comparison.differences[1:], strict=True):
-        clear = [entry for entry in of_run if entry.clear]
-        better = sum(bool(entry.better) for entry in clear)
-        judged = sum(entry.clear is not None for entry in of_run)
+        as_stated = _tally([entry for entry in of_run if entry.metric not in COMPARED_MARKED])
+        if not comparison.n_marked:
+            better, worse, judged = as_stated
+            sentences.append(
+                f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in {worse} of the "
+                f"{judged} metrics with an interval."
+            )
+            continue
+        better, worse, judged = _tally([entry for entry in of_run if entry.metric in COMPARED_MARKED])
         sentences.append(
-            f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in "
-            f"{len(clear) - better} of the {judged} metrics with an interval."
+            f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in {worse} of the "
+            f"{judged} metrics with an interval that leave marked rows out or take them as bounds. As stated, with "
+            f"{comparison.n_marked:,} of {comparison.n:,} rows marked < or > but counted as measured: better in "
+            f"{as_stated[0]}, worse in {as_stated[1]} of {as_stated[2]}."
         )
     return " ".join(sentences)
+
+
+def _tally(entries: Sequence[Difference]) -> tuple[int, int, int]:
+    """Return how many metrics are clearly better, how many clearly worse, and how many have an interval."""
+    clear = [entry for entry in entries if entry.clear]
+    better = sum(bool(entry.better) for entry in clear)
+    return better, len(clear) - better, sum(entry.clear is not None for entry in entries)

@@ -6,7 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tailbind.evaluation.metrics import evaluate, evaluate_censored, intervals
+from tailbind.evaluation.censoring import evaluate_censored
+from tailbind.evaluation.metrics import evaluate, intervals
 from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
 from tailbind.scale import BIN_NAMES, bin_index
 from tailbind.table.schema import MEASURED, AffinityTable
@@ -19,12 +20,31 @@ REPEATED_AT_LEAST: Final = 0.005
 Rows = Mapping[str, NDArray[np.intp]]
 
 
-def score(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation: NDArray[np.str_]) -> dict[str, Any]:
-    """Return every figure of predictions: as stated, with intervals; on measured rows alone; on censored rows."""
+def score(
+    pkd: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    relation: NDArray[np.str_],
+    *,
+    clusters: NDArray[np.intp] | None = None,
+    why: str = "",
+) -> dict[str, Any]:
+    """Return every figure of predictions: as stated, with intervals; on measured rows alone; on censored rows.
+
+    Parameters
+    ----------
+    pkd, predicted : (n_samples,) pKd
+    relation : (n_samples,) "=", "<" or ">"
+    clusters : (n_samples,) families of antibodies, which the intervals' bootstrap draws whole
+    why : where they are unknown, why; kept beside the intervals
+    """
+    of_rows = {**intervals(pkd, predicted, clusters=clusters), "why": "" if clusters is not None else why}
+    return {**_figures(pkd, predicted, relation), "intervals": of_rows}
+
+
+def _figures(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation: NDArray[np.str_]) -> dict[str, Any]:
     measured = relation == MEASURED
     return {
         **evaluate(pkd, predicted),
-        "intervals": intervals(pkd, predicted),
         "measured": evaluate(pkd[measured], predicted[measured]),
         "censored": evaluate_censored(pkd, predicted, relation),
     }
@@ -41,14 +61,22 @@ def describe_training(pkd: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def describe_labels(table: AffinityTable) -> dict[str, Any]:
-    """Return how many labels are censored, and the values that many share: usually detection floors."""
+def describe_labels(table: AffinityTable, train: NDArray[np.intp], *, takes_bounds: bool) -> dict[str, Any]:
+    """Return how many labels are censored, how training took them, and the values that many share: often floors.
+
+    Parameters
+    ----------
+    train : training rows
+    takes_bounds : whether the loss takes a label marked < or > as a bound, or fits it as if measured
+    """
     values, counts = np.unique(table.pkd, return_counts=True)
     censored = table.relation != MEASURED
     order = [i for i in np.argsort(-counts)[:REPEATED_SHOWN] if counts[i] >= max(2, REPEATED_AT_LEAST * len(table))]
     return {
         "n": len(table),
         "censored": int(censored.sum()),
+        "fitted_as_measured": 0 if takes_bounds else int(censored[train].sum()),
+        "taken_as_bounds": int(censored[train].sum()) if takes_bounds else 0,
         "shown_from": REPEATED_AT_LEAST,
         "most_repeated": [
             {
@@ -74,7 +102,7 @@ def baselines(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -
         "ridge": Ridge().fit(features, table.pkd, train).predict(features, test),
     }
     return {
-        name: None if predicted is None else evaluate(table.pkd[test], predicted)
+        name: None if predicted is None else _figures(table.pkd[test], predicted, table.relation[test])
         for name, predicted in predictions.items()
     }
 
