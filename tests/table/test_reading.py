@@ -656,3 +656,12 @@ def test_nothing_that_is_given_is_changed(simulated_csv: Path) -> None:
     read_table(paths)
     assert paths == [simulated_csv]
     assert simulated_csv.read_bytes() == before
+
+
+def test_a_mark_in_the_cell_that_contradicts_the_relation_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "torn.csv"
+    path.write_text("Kd_nM,relation,vh\n>1000,<,EVQL\n>1000,>,EVQL\n>1000,,EVQL\n")
+    with pytest.raises(TableError, match=r"relation and the mark in the label's cell must agree; got '<' .*\(line 2\)"):
+        read_table(path, feature_prefix=None)
+    path.write_text("Kd_nM,relation,vh\n>1000,=,EVQL\n>1000,>,EVQL\n5,<,EVQL\n")
+    assert read_table(path, feature_prefix=None).relation.tolist() == ["<", "<", ">"]

@@ -42,8 +42,11 @@ def find_label(source: Source) -> str:
     return own
 
 
-def read_labels(source: Source, raw: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Return pKd (null where empty) and its relation, converted from whatever the file states."""
+def read_labels(source: Source, raw: pl.DataFrame, check_range: bool = True) -> tuple[pl.Series, pl.Series]:
+    """Return pKd (null where empty) and its relation, converted from whatever the file states.
+
+    Without `check_range` a label that no binder has is kept, for an audit to find.
+    """
     own = find_label(source)
     scale, unit = LABELS[normalise(own)]
     source.taken["pkd"] = own
@@ -55,11 +58,14 @@ def read_labels(source: Source, raw: pl.DataFrame) -> tuple[pl.Series, pl.Series
             "Correct the cells or leave them empty."
         )
     refuse(source, own, numbers.is_infinite().fill_null(False), numbers, "be finite")
+    if check_range:
+        _check_kd(source, own, numbers)
     pkd = _to_pkd(source, raw, own, numbers, scale, unit)
-    outside = ~pkd.is_between(*PKD_RANGE).fill_null(True)
-    low, high = PKD_RANGE
-    words = f"give a pKd between {low:g} and {high:g}"
-    refuse(source, own, outside, numbers, words, "Check its unit and sign")
+    if check_range:
+        outside = ~pkd.is_between(*PKD_RANGE).fill_null(True)
+        low, high = PKD_RANGE
+        words = f"give a pKd between {low:g} and {high:g}"
+        refuse(source, own, outside, numbers, words, "Check its unit and sign, or ask tailbind check")
     return pkd, _relation(source, raw, marks, flipped=scale != "pkd")
 
 
@@ -72,19 +78,23 @@ def _split_marks(values: pl.Series) -> tuple[pl.Series, pl.Series]:
     return text.str.replace(r"^[<>≤≥]=?\s*", ""), marks
 
 
+def _check_kd(source: Source, own: str, numbers: pl.Series) -> None:
+    """Refuse a column called Kd whose values are no mol/L."""
+    stated = numbers.drop_nulls().to_numpy()
+    median = float(np.median(stated)) if len(stated) else 0.0
+    if normalise(own) == "kd" and median > 1e-2:
+        raise TableError(
+            f"{source.path}: {own} must be in mol/L; got a median of {median:g}, which no binder has. Rename the "
+            "column to say its unit (Kd_nM, Kd_uM, …)."
+        )
+
+
 def _to_pkd(source: Source, raw: pl.DataFrame, own: str, numbers: pl.Series, scale: str, unit: str) -> pl.Series:
     if scale == "pkd":
         return numbers
     if scale == "kd":
         refuse(source, own, (numbers <= 0).fill_null(False), numbers, "be above 0")
         source.notes.append(f"Converted {own} from {unit} to pKd.")
-        stated = numbers.drop_nulls().to_numpy()
-        median = float(np.median(stated)) if len(stated) else 0.0
-        if normalise(own) == "kd" and median > 1e-2:
-            raise TableError(
-                f"{source.path}: {own} must be in mol/L; got a median of {median:g}, which no binder has. Rename the "
-                "column to say its unit (Kd_nM, Kd_uM, …)."
-            )
         return pl.Series("pkd", pkd_from_kd(numbers.to_numpy(), unit)).fill_nan(None)
     column = source.find(TEMPERATURES)
     if column is None:
@@ -109,12 +119,22 @@ def _relation(source: Source, raw: pl.DataFrame, marks: pl.Series, flipped: bool
     stated = marks
     if own is not None:
         source.taken["relation"] = own
-        symbols = raw[own].cast(pl.String).str.strip_chars().fill_null("")
+        symbols = raw[own].cast(pl.String).str.strip_chars().str.to_lowercase().str.replace_all(r"[\s_]+", " ")
+        symbols = symbols.fill_null("")
         bad = ~symbols.is_in(list(RELATIONS))
         if bad.any():
             raise TableError(
-                f"{source.path}: {own} must be one of = < > (or ≤ ≥); got {symbols.filter(bad)[0]!r} "
+                f"{source.path}: {own} must be one of = < > (or ≤, <=, less than …); got {symbols.filter(bad)[0]!r} "
                 f"({source.rows(bad)}). Correct the cells or leave them empty for measured values."
+            )
+        in_cell, in_column = (
+            entry.replace_strict(dict(RELATIONS), return_dtype=pl.String) for entry in (marks, symbols)
+        )
+        torn = (marks != "") & (symbols != "") & (in_column != MEASURED) & (in_cell != in_column)
+        if torn.any():
+            raise TableError(
+                f"{source.path}: {own} and the mark in the label's cell must agree; got {symbols.filter(torn)[0]!r} "
+                f"beside {marks.filter(torn)[0]!r} ({source.rows(torn)}). Remove one of them."
             )
         stated = pl.select(pl.when(marks == "").then(symbols).otherwise(marks)).to_series()
     relation = stated.replace_strict(dict(RELATIONS), return_dtype=pl.String)

@@ -5,13 +5,16 @@ rows. Only a feature block is parsed by the file reader, straight to float32: it
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tailbind.errors import FeatureError, TableError
+from tailbind.sequences.alphabet import normalise_sequences
 from tailbind.table.cells import Source, parse_numbers
 from tailbind.table.labels import find_label, read_labels
 from tailbind.table.schema import (
@@ -39,6 +42,8 @@ def read_table(
     feature_prefix: str | None = AUTO,
     labels: bool = True,
     keep_incomplete: bool = False,
+    check_range: bool = True,
+    keep_everything: bool = False,
 ) -> AffinityTable:
     """Read CSV, TSV or Parquet files of measured affinities as one table.
 
@@ -50,6 +55,9 @@ def read_table(
         table's only block, the training notebook's `esm2_pca_` where there are several; None reads no features
     labels : whether to read pKd. Without, no label column is needed and none is looked at
     keep_incomplete : keep rows whose features are empty (as NaN) instead of dropping and counting them
+    check_range : refuse a label that no binder has; an audit reads it instead
+    keep_everything : keep rows without a label (pkd null) and numbered blocks that are no features (as ordinary
+        columns) too, so that a table can be written again whole
 
     Returns
     -------
@@ -69,10 +77,20 @@ def read_table(
         raise TableError("At least one table must be given; got none.")
     for file in files:
         _check_file(file)
-    parts = [_read_file(file, feature_prefix, labels, keep_incomplete, name_source=len(files) > 1) for file in files]
+    named = len(files) > 1
+    keep = Keeping(keep_incomplete, keep_everything)
+    parts = [_read_file(file, feature_prefix, labels, keep, check_range, named) for file in files]
     table = parts[0] if len(parts) == 1 else _stack(parts)
     _check_row_ids(table)
     return table
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept that training would not use: rows of empty features; everything."""
+
+    incomplete: bool
+    everything: bool
 
 
 def _check_file(path: Path) -> None:
@@ -99,26 +117,26 @@ def _suffix(path: Path) -> str:
 
 
 def _read_file(
-    path: Path, feature_prefix: str | None, labels: bool, keep_incomplete: bool, name_source: bool
+    path: Path, feature_prefix: str | None, labels: bool, keeping: Keeping, check_range: bool, name_source: bool
 ) -> AffinityTable:
     source = _open(path)
     if labels:
         find_label(source)
     block = _feature_block(source, feature_prefix)
-    raw = _read_columns(source, block)
+    raw = _read_columns(source, block, keeping.everything or feature_prefix is not None)
     n_read = len(raw)
     if not n_read:
         raise TableError(f"{path} must hold rows; it has a header only.")
 
     # Everything but the features becomes canonical columns; `raw` is then left with the features alone.
-    frame = _canonical(source, raw, block, labels, name_source)
+    frame = _canonical(source, raw, block, labels, check_range, name_source)
     raw = raw.select(block)
     keep = pl.repeat(True, n_read, eager=True)
     dropped: dict[str, int] = {}
     if labels:
-        keep = frame["pkd"].is_not_null()
-        dropped[NO_LABEL] = int((~keep).sum())
-    if block and not keep_incomplete:
+        dropped[NO_LABEL] = frame["pkd"].null_count()
+        keep = keep if keeping.everything else frame["pkd"].is_not_null()
+    if block and not keeping.incomplete:
         complete = raw.select(pl.all_horizontal(pl.all().is_not_null() & pl.all().is_not_nan())).to_series()
         dropped[NO_FEATURES] = int((keep & ~complete).sum())
         keep = keep & complete
@@ -203,19 +221,27 @@ def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
     )
 
 
-def _read_columns(source: Source, block: list[str]) -> pl.DataFrame:
-    """Read the file: the feature block as float32, all else as text (Parquet: as it is)."""
-    features = dict.fromkeys(block, pl.Float32)
+def _read_columns(source: Source, block: list[str], others: bool) -> pl.DataFrame:
+    """Read the file: the feature block as float32, all else as text (Parquet: as it is).
+
+    Without `others`, no other block of numbered columns is read: nearly all of a file, for nothing. With them,
+    numbers in such a block are read as numbers.
+    """
+    blocks = [columns for columns in numbered_blocks(source.columns).values() if len(columns) >= SMALLEST_BLOCK]
+    numbered = {column for columns in blocks for column in columns} - set(block)
+    wanted = [column for column in source.columns if others or column not in numbered]
+    kinds = {**dict.fromkeys(numbered if others else (), pl.Float64), **dict.fromkeys(block, pl.Float32)}
     try:
         if source.separator is None:
-            frame = pl.read_parquet(source.path)
-            return _cast_block(source, frame, block)
+            return _cast_block(source, pl.read_parquet(source.path, columns=wanted), block)
+        form: dict[str, Any] = {"separator": source.separator, "infer_schema": False, "columns": wanted}
         try:
-            return pl.read_csv(source.path, separator=source.separator, infer_schema=False, schema_overrides=features)
+            return pl.read_csv(source.path, schema_overrides=kinds, **form)
         except pl.exceptions.ComputeError:
             # An odd cell somewhere: read all as text, then name the cell (or accept "NA").
-            frame = pl.read_csv(source.path, separator=source.separator, infer_schema=False)
-            return _cast_block(source, frame, block)
+            frame = _cast_block(source, pl.read_csv(source.path, **form), block)
+            parsed = {column: parse_numbers(frame[column]) for column in numbered & set(wanted)}
+            return frame.with_columns(numbers.alias(name) for name, (numbers, bad) in parsed.items() if not bad.any())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _unreadable(source.path, error) from error
 
@@ -252,7 +278,9 @@ def _matrix(source: Source, raw: pl.DataFrame, block: list[str], keep: pl.Series
     return matrix
 
 
-def _canonical(source: Source, raw: pl.DataFrame, block: list[str], labels: bool, name_source: bool) -> pl.DataFrame:
+def _canonical(
+    source: Source, raw: pl.DataFrame, block: list[str], labels: bool, check_range: bool, name_source: bool
+) -> pl.DataFrame:
     """Return the canonical columns, then the file's other columns under their own names."""
     n = len(raw)
     text: dict[str, pl.Series] = {}
@@ -264,7 +292,10 @@ def _canonical(source: Source, raw: pl.DataFrame, block: list[str], labels: bool
         else:
             text[name] = pl.repeat("", n, dtype=pl.String, eager=True)
     for name in SEQUENCES:
-        text[name] = text[name].str.to_uppercase()
+        text[name], n_changed = normalise_sequences(text[name])
+        if n_changed:
+            where = f" of {source.path.name}" if name_source else ""
+            source.notes.append(f"Normalised {n_changed:,} {name} sequences{where} (lower case, spaces).")
     if "row_id" not in source.taken:
         text["row_id"] = pl.int_range(n, eager=True).cast(pl.String)
     elif (text["row_id"] == "").any():
@@ -272,7 +303,7 @@ def _canonical(source: Source, raw: pl.DataFrame, block: list[str], labels: bool
     if "source" not in source.taken and name_source:
         text["source"] = pl.repeat(source.path.stem, n, eager=True)
     if labels:
-        pkd, relation = read_labels(source, raw)
+        pkd, relation = read_labels(source, raw, check_range)
     else:
         pkd = pl.repeat(None, n, dtype=pl.Float64, eager=True)
         relation = pl.repeat(MEASURED, n, eager=True)

@@ -5,7 +5,7 @@ This module says what a table is. How one is read from files is the job of `read
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -66,10 +66,13 @@ LABELS: Final[Mapping[str, tuple[str, str]]] = {
 }
 TEMPERATURES: Final = ("temperature", "temperature_k", "temperature_kelvin", "temp_k")
 
+#: What a relation column may say, in lower case → the relation.
 RELATIONS: Final[Mapping[str, str]] = {
-    "": MEASURED, "=": MEASURED, "==": MEASURED,
-    "<": BELOW, "<=": BELOW, "≤": BELOW,
-    ">": ABOVE, ">=": ABOVE, "≥": ABOVE,
+    "": MEASURED, "=": MEASURED, "==": MEASURED, "equal": MEASURED, "equals": MEASURED, "measured": MEASURED,
+    "<": BELOW, "<=": BELOW, "=<": BELOW, "≤": BELOW, "<<": BELOW,
+    "less than": BELOW, "below": BELOW, "at most": BELOW, "lt": BELOW, "le": BELOW,
+    ">": ABOVE, ">=": ABOVE, "=>": ABOVE, "≥": ABOVE, ">>": ABOVE,
+    "greater than": ABOVE, "more than": ABOVE, "above": ABOVE, "at least": ABOVE, "gt": ABOVE, "ge": ABOVE,
 }  # fmt: skip
 
 SEQUENCES: Final = ("heavy", "light", "antigen")
@@ -127,6 +130,12 @@ class AffinityTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def take(self, chosen: NDArray[np.bool_]) -> "AffinityTable":
+        """Return the table of the rows where `chosen` (n_samples,) is true."""
+        if chosen.all():
+            return self
+        return replace(self, frame=self.frame.filter(pl.Series(chosen)), features=self.features[chosen])
 
     @property
     def pkd(self) -> NDArray[np.float64]:

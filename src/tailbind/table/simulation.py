@@ -1,9 +1,9 @@
 """A table of simulated affinities in the training notebook's own format, with the truth beside each label.
 
-Several antibody families, each with its parent and its antigen. A variant's true pKd is the parent's plus
-additive effects of its substitutions plus pairwise effects between some of them. The measurement adds
-noise, and one source has a detection floor. Features are what the training notebook's are in kind, a pooled vector:
-residue and dipeptide shares of the chains, projected at random and reduced by PCA.
+Several antibody families, each with its parent (human frameworks, CDRs of its own) and its antigen. A variant's
+true pKd is the parent's plus additive effects of its substitutions plus pairwise effects between some of them.
+The measurement adds noise, and one source has a detection floor. Features are what the training notebook's are in
+kind, a pooled vector: residue and dipeptide shares of the chains, projected at random and reduced by PCA.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,13 @@ from tailbind.scale import BIN_NAMES
 
 LETTERS: Final = "ACDEFGHIKLMNPQRSTVWY"
 CHAIN_LENGTHS: Final = {"heavy": 120, "light": 108, "antigen": 180}
+#: Human frameworks (IGHV3-23 with IGHJ4, IGKV1-39 with IGKJ1); a family draws its own letters for the dots, the CDRs.
+FRAMEWORKS: Final = {
+    "heavy": "EVQLLESGGGLVQPGGSLRLSCAASG........WVRQAPGKGLEWVS........YYADSVKGRFTISRDNSKNTLYLQMNSLRAEDTAVYYC"
+    "...............WGQGTLVTVSS",
+    "light": "DIQMTQSPSSLSASVGDRVTITCRAS.......WYQQKPGKAPKLLIY...SLQSGVPSRFSGSGSGTDFTLTISSLQPEDFATYYC"
+    "...........FGQGTKVEIK",
+}
 
 #: Share of true pKd in each bin: about the training notebook's table's; noise then brings very strong to 0.1 %.
 BIN_SHARES: Final = dict(zip(BIN_NAMES, (0.0200, 0.5670, 0.2420, 0.1703, 0.0007), strict=True))
@@ -67,7 +74,8 @@ def simulate(landscape: Landscape) -> pl.DataFrame:
     rng = np.random.default_rng(landscape.seed)
     family = rng.integers(landscape.n_families, size=landscape.n_rows)
     chains = {
-        name: rng.integers(len(LETTERS), size=(landscape.n_families, length)) for name, length in CHAIN_LENGTHS.items()
+        name: _parents(rng, landscape.n_families, length, FRAMEWORKS.get(name, "." * length))
+        for name, length in CHAIN_LENGTHS.items()
     }
     heavy, scores = _variants(rng, landscape, chains["heavy"], family)
     true_pkd = _to_bin_shares(scores)
@@ -99,6 +107,15 @@ def write_simulated(path: Path, landscape: Landscape) -> None:
     frame = simulate(landscape)
     with writing(path) as handle:
         frame.write_csv(handle)
+
+
+def _parents(rng: np.random.Generator, n_families: int, length: int, framework: str) -> NDArray[np.int64]:
+    """Return (n_families, length) letter codes: random where the framework has a dot, its own letter elsewhere."""
+    codes = rng.integers(len(LETTERS), size=(n_families, length))
+    for position, letter in enumerate(framework):
+        if letter != ".":
+            codes[:, position] = LETTERS.index(letter)
+    return codes
 
 
 def _variants(
