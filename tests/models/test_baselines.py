@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tailbind.models import contract
-from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
+from tailbind.models.baselines import NearestNeighbour, Ridge, SourceMean, TrainingMean
 from tailbind.table.schema import AffinityTable
 
 Parts = dict[str, np.ndarray]
@@ -72,3 +72,57 @@ def test_ridge_comes_back_from_its_state(table: AffinityTable, parts: Parts) -> 
     assert again.alpha == 2.0
     assert model.predict(table.features, np.empty(0, np.intp)).shape == (0,)
     np.testing.assert_array_equal(table.features, before)
+
+
+def test_the_nearest_neighbour_by_hand() -> None:
+    # Unscaled, the second column would decide alone; standardised, both count the same.
+    X = np.array([[0, 0], [1, 1000], [2, 0], [1.9, 400], [0.2, 600], [1, 1000]], np.float32)
+    y = np.array([4.0, 6.0, 9.0, 100.0, 100.0, 100.0])
+    model = NearestNeighbour().fit(X, y, np.array([0, 1, 2]))
+    np.testing.assert_allclose(model.mean, [1, 1000 / 3], rtol=1e-6)
+    assert model.predict(X).tolist() == [4.0, 6.0, 9.0, 9.0, 6.0, 6.0]
+    assert model.predict(X, np.array([4, 0])).tolist() == [6.0, 4.0]
+    assert model.predict(X, np.empty(0, np.intp)).shape == (0,)
+
+
+@pytest.mark.parametrize("chunk", [16_384, 50])
+def test_the_nearest_neighbour_is_brute_force_s(
+    table: AffinityTable, parts: Parts, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(contract, "CHUNK", chunk)
+    train, test = parts["train"], parts["test"]
+    model = NearestNeighbour().fit(table.features, table.pkd, train)
+    scaled = StandardScaler().fit(table.features[train].astype(np.float64)).transform(table.features)
+    distance = np.linalg.norm(scaled[test][:, None] - scaled[train][None], axis=2)
+    predicted = model.predict(table.features, test)
+    # Where two training rows are equally near to rounding, either label may be taken.
+    taken = np.abs(table.pkd[train][None] - predicted[:, None]) == 0
+    nearest = np.where(taken, distance, np.inf).min(axis=1)
+    np.testing.assert_allclose(nearest, distance.min(axis=1), atol=2e-3)
+    assert (predicted == table.pkd[train][distance.argmin(axis=1)]).mean() > 0.98
+
+
+def test_the_nearest_neighbour_of_a_training_row_is_itself(table: AffinityTable, parts: Parts) -> None:
+    _, first = np.unique(table.features, axis=0, return_index=True)
+    train = np.intersect1d(parts["train"], first)
+    model = NearestNeighbour().fit(table.features, table.pkd, train)
+    assert (model.predict(table.features, train) == table.pkd[train]).mean() > 0.99
+
+
+def test_the_nearest_neighbour_looks_at_training_rows_alone_and_comes_back(table: AffinityTable, parts: Parts) -> None:
+    X, y = table.features.copy(), table.pkd.copy()
+    X[parts["test"]], y[parts["test"]] = 1e6, -4
+    model = NearestNeighbour().fit(table.features, table.pkd, parts["train"])
+    other = NearestNeighbour().fit(X, y, parts["train"])
+    predicted = model.predict(table.features, parts["val"])
+    np.testing.assert_array_equal(other.predict(table.features, parts["val"]), predicted)
+    again = NearestNeighbour.from_state(model.state())
+    np.testing.assert_array_equal(again.predict(table.features, parts["val"]), predicted)
+    assert again.points.dtype == np.float32
+
+
+def test_the_nearest_neighbour_bears_a_constant_column(table: AffinityTable, parts: Parts) -> None:
+    X = np.hstack([table.features, np.full((len(table), 1), 3.0, np.float32)])
+    predicted = NearestNeighbour().fit(X, table.pkd, parts["train"]).predict(X, parts["test"])
+    plain = NearestNeighbour().fit(table.features, table.pkd, parts["train"]).predict(table.features, parts["test"])
+    np.testing.assert_array_equal(predicted, plain)

@@ -1,6 +1,7 @@
 """Trivial predictors that every result is shown beside: what needs no learning, or next to none.
 
-`TrainingMean` and `Ridge` predict from features; `SourceMean` knows only which data set a row is from.
+`TrainingMean`, `NearestNeighbour` and `Ridge` predict from features; `SourceMean` knows only which data set (or
+complex) a row is from.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from tailbind.models.contract import Features, FloatArray, Rows, all_rows, chunks
 
@@ -67,6 +69,43 @@ class SourceMean:
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Return the model with those means."""
         return cls(dict(state["means"]), float(state["overall"]))
+
+
+@dataclass
+class NearestNeighbour:
+    """Predicts the label of the training row whose standardised features are nearest (Euclidean)."""
+
+    mean: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    scale: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    points: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    labels: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    def fit(self, X: Features, y: FloatArray, rows: Rows) -> Self:
+        """Keep `rows` of `X` (n_samples, n_features), standardised, and their labels."""
+        chosen = X[rows]
+        self.mean = chosen.mean(axis=0, dtype=np.float64).astype(np.float32)
+        scale = chosen.std(axis=0, dtype=np.float64)
+        self.scale = np.where(scale > 0, scale, 1).astype(np.float32)
+        self.points, self.labels = (chosen - self.mean) / self.scale, y[rows]
+        return self
+
+    def predict(self, X: Features, rows: Rows | None = None) -> FloatArray:
+        """Return (n_samples,) the label of each row's nearest training row."""
+        index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(self.points)
+        pieces = [
+            self.labels[index.kneighbors((X[piece] - self.mean) / self.scale, return_distance=False)[:, 0]]
+            for piece in chunks(all_rows(X, rows))
+        ]
+        return np.concatenate(pieces) if pieces else np.empty(0)
+
+    def state(self) -> dict[str, Any]:
+        """Return the training rows, standardised, and their labels."""
+        return {"mean": self.mean, "scale": self.scale, "points": self.points, "labels": self.labels}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the model that keeps those rows."""
+        return cls(**{name: np.asarray(state[name]) for name in ("mean", "scale", "points", "labels")})
 
 
 @dataclass
