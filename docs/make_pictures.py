@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -186,8 +186,8 @@ def focal() -> Figure:
     )
     figure, (left, right) = panels(2, 3.6)
     for label, loss, colour, dash in curves:
-        left.plot(error, loss(error, zero, one), color=colour, linestyle=dash, label=label)
-        right.plot(error, slope(lambda e, loss=loss: loss(e, zero, one), error), color=colour, linestyle=dash)
+        left.plot(error, loss(error, zero, one, zero), color=colour, linestyle=dash, label=label)
+        right.plot(error, slope(lambda e, loss=loss: loss(e, zero, one, zero), error), color=colour, linestyle=dash)
     left.set_title("Loss of one row of weight 1")
     left.set(xlabel="Error in pKd", ylabel="Loss", ylim=(0, 60), xlim=(0, 4))
     right.set_title("Its gradient: how hard the row pulls")
@@ -296,11 +296,12 @@ def gradient_norms(epochs: int = 30) -> tuple[NDArray[np.float64], NDArray[np.bo
     X, y = torch.from_numpy(features), torch.from_numpy(pkd.astype(np.float32))
     of_bin = bin_weights(pkd, plan.loss.weights, plan.loss.extreme_factor)
     weight = torch.from_numpy(of_bin[bin_index(pkd)].astype(np.float32))
+    measured = torch.zeros_like(y)
     norms, holds = [], []
     for _ in range(epochs):
         for batch in batches(torch.randperm(len(X)), plan.training.batch_size):
             optimizer.zero_grad()
-            plan.loss(network(X[batch]).squeeze(-1), y[batch], weight[batch]).mean().backward()
+            plan.loss(network(X[batch]).squeeze(-1), y[batch], weight[batch], measured[batch]).mean().backward()
             norms.append(float(nn.utils.clip_grad_norm_(network.parameters(), plan.training.clip_grad_norm)))
             holds.append(bool((y[batch] >= BIN_EDGES[-1]).any()))
             optimizer.step()
@@ -335,6 +336,7 @@ def clipping() -> Figure:
     left.legend(loc="upper right", ncols=2, handletextpad=0.2, columnspacing=1.0)
     right.set_title("The same, as shares")
     right.set_xlabel("Share of such batches")
+    right.xaxis.set_major_locator(MultipleLocator(0.05))
     right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return figure
 

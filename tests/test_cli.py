@@ -135,7 +135,9 @@ def test_interrupting_is_one_line_and_exit_code_130(
 
     monkeypatch.setattr(Trainer, "run", interrupted)
     assert main(["train", str(simulated_csv), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
-    assert capsys.readouterr().err == "tailbind: Interrupted. An unfinished training goes on with --resume.\n"
+    assert capsys.readouterr().err == (
+        "tailbind: Interrupted. An unfinished training goes on with --resume, a ladder with the same command.\n"
+    )
 
 
 def test_without_a_verb_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

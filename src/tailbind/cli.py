@@ -68,6 +68,37 @@ def demo(
 
 
 @app.command()
+def check(
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for audit.html, .txt, .json and flagged_rows.csv.")
+    ] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="New Parquet file for the table put right; what it leaves out goes beside it.")
+    ] = None,
+    numbering: Annotated[
+        bool, typer.Option(help="Number one chain of each family, to find swapped chains and scFv.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Audit a table before training: labels, units, detection floors, duplicates, sequences.
+
+    Exit code 0 for a clean table, 1 for errors or warnings, 2 for a table that cannot be read.
+    """
+    from tailbind.workflows import check as run_check
+    from tailbind.workflows.checking import check_json, show
+
+    result = run_check(data, out=out, fix_to=fix, numbering=numbering, notify=_tell)
+    if json:
+        _print(check_json(result))
+    else:
+        show(result, Console())
+        if out is not None:
+            _print(f"Report: {out / 'audit.html'}")
+    raise typer.Exit(0 if result.audit.is_clean else 1)
+
+
+@app.command()
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
@@ -108,6 +139,8 @@ def compare(
             "runs": comparison.names,
             "n": comparison.n,
             "bins": dict(comparison.bin_counts),
+            "intervals_by": comparison.by,
+            "n_clusters": comparison.n_clusters,
             "metrics": numbers_table(comparison),
         }
         _print(to_json(document))
@@ -115,6 +148,47 @@ def compare(
     _print(comparison_table(comparison).text())
     if out is not None:
         _print(f"\nReport: {out / 'comparison.html'}")
+
+
+@app.command()
+def ladder(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for a run per split and ladder.html; continues where it was.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file.")] = "v2",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe; repeatable."),
+    ] = None,
+    antibody_identity: Annotated[
+        float, typer.Option(help="Identity from which two antibodies are of one cluster.")
+    ] = 0.9,
+    antigen_identity: Annotated[float, typer.Option(help="Identity from which two antigens are of one cluster.")] = 0.7,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training (the split's is split.seed).")] = None,
+    device: DeviceOption = Device.AUTO,
+    json: Json = False,
+) -> None:
+    """Train one recipe on five splits, beside trivial predictors: what a random split flatters."""
+    from tailbind.workflows import ladder as run_ladder
+    from tailbind.workflows.laddering import headline, ladder_tables
+
+    console = Console(stderr=True) if json else None
+    result = run_ladder(
+        data,
+        recipe=recipe,
+        out=out,
+        overrides=set_ or (),
+        antibody_identity=antibody_identity,
+        antigen_identity=antigen_identity,
+        seed=seed,
+        device=device.value,
+        console=console,
+    )
+    if json:
+        _print(to_json(result.document()))
+        return
+    for table in ladder_tables(result):
+        _print(table.text() + "\n")
+    _print(f"{headline(result)}\nReport: {out / 'ladder.html'}")
 
 
 @app.command()
@@ -190,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     if code == INTERRUPTED:
-        _fail("Interrupted. An unfinished training goes on with --resume.")
+        _fail("Interrupted. An unfinished training goes on with --resume, a ladder with the same command.")
     return code if isinstance(code, int) else 0
 
 

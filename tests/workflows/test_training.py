@@ -11,15 +11,18 @@ import torch
 
 import tailbind
 from tailbind.errors import RunError, TableError, TrainingError
+from tailbind.evaluation.diagnosis import Finding, Likelihood, diagnose
 from tailbind.scale import BIN_NAMES
+from tailbind.table.schema import AffinityTable
 from tailbind.table.splitting import RandomSplit
 from tailbind.training.loop import Trainer
+from tailbind.workflows import evaluating
 
 FILES = {
     "best_model_v2.pth", "final_model_v2.pth", "checkpoint_v2_epoch_2.pth", "checkpoint_v2_epoch_4.pth",
     "training_curves_v2.png", "predictions_vs_targets_v2.png", "residuals_analysis_v2.png",
     "evaluation_results_v2.txt", "test_predictions_v2.csv", "report.html", "config.json", "split.parquet",
-    "history.csv", "metrics.json", "environment.json", "DONE",
+    "leakage.parquet", "audit.json", "history.csv", "metrics.json", "environment.json", "DONE",
 }  # fmt: skip
 TINY = ("model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64")
 
@@ -49,15 +52,22 @@ def test_metrics_have_the_contract_s_shape(run_v2: tailbind.RunSummary) -> None:
 
 def test_test_predictions_give_the_metrics(run_v2: tailbind.RunSummary) -> None:
     frame = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
-    assert frame.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin"]
+    assert frame.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation"]
     residual = frame["predicted_pkd"] - frame["true_pkd"]
     assert np.allclose(residual, frame["residual"])
     assert np.sqrt((residual**2).mean()) == pytest.approx(run_v2.metrics["test"]["rmse"])  # type: ignore[operator]
+    assert (frame["relation"] == "<").sum() == run_v2.metrics["test"]["censored"]["n_below"] > 0
+
+
+def test_the_relation_is_there_without_a_mark(simulated_csv: Path, tmp_path: Path) -> None:
+    pl.read_csv(simulated_csv).filter(pl.col("relation") == "=").drop("relation").write_csv(tmp_path / "plain.csv")
+    run = tailbind.train(tmp_path / "plain.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    assert pl.read_csv(run.path / "test_predictions_v2.csv")["relation"].unique().to_list() == ["="]
 
 
 def test_the_split_is_saved_and_the_test_rows_are_its(run_v2: tailbind.RunSummary, table: tailbind.read_table) -> None:  # type: ignore[valid-type]
     split = pl.read_parquet(run_v2.path / "split.parquet")
-    assert split.columns == ["row_id", "part"]
+    assert split.columns == ["row_id", "part", "family"]
     assert split["part"].to_list() == RandomSplit()(table.frame).tolist()  # type: ignore[attr-defined]
     predicted = pl.read_csv(run_v2.path / "test_predictions_v2.csv", schema_overrides={"row_id": pl.String})
     assert predicted["row_id"].to_list() == split.filter(pl.col("part") == "test")["row_id"].to_list()
@@ -242,6 +252,110 @@ def test_several_files_are_one_table(simulated_csv: Path, tmp_path: Path) -> Non
     assert ids.n_unique() == len(ids)
 
 
+@pytest.fixture(scope="module")
+def run_tobit(simulated_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tailbind.RunSummary:
+    changes = [
+        "model.hidden_dims=[32]", "training.epochs=30", "training.batch_size=64", "optimizer.lr=0.003", "loss.sigma=0.0"
+    ]  # fmt: skip
+    out = tmp_path_factory.mktemp("runs") / "tobit"
+    return tailbind.train(simulated_csv, recipe="v2-tobit", out=out, overrides=changes, device="cpu")
+
+
+def test_tobit_takes_bounds_and_reports_its_noise(run_tobit: tailbind.RunSummary) -> None:
+    metrics = json.loads((run_tobit.path / "metrics.json").read_text())
+    assert metrics["sigma"]["learned"] is True
+    assert 0.1 < metrics["sigma"]["best_epoch"][0] < 2.0
+    assert len(metrics["sigma"]["final"]) == 1
+    labels = metrics["labels"]
+    assert 0 < labels["taken_as_bounds"] < labels["censored"]
+    assert labels["fitted_as_measured"] == 0
+    text = (run_tobit.path / "evaluation_results_v2-tobit.txt").read_text()
+    assert f"took {labels['taken_as_bounds']} training labels marked < or > as bounds" in text
+    assert "Noise of the labels" in text
+    headline = next(line for line in text.splitlines() if line.startswith("Grade:"))
+    assert f"measured rows its RMSE is {metrics['test']['measured']['rmse']:.3f}, ridge's" in headline
+
+
+def test_a_fixed_noise_is_reported_as_given(simulated_csv: Path, tmp_path: Path) -> None:
+    changes = [*TINY, "loss.sigma=0.4", "loss.weights=inverse", "model.members=2"]
+    run = tailbind.train(simulated_csv, recipe="v2-tobit", out=tmp_path / "run", overrides=changes, device="cpu")
+    assert run.metrics["sigma"] == {
+        "learned": False,
+        "best_epoch": pytest.approx([0.4, 0.4]),
+        "final": pytest.approx([0.4, 0.4]),
+    }
+    assert "Noise of the labels: 0.400 pKd, given" in (run.path / "evaluation_results_v2-tobit.txt").read_text()
+
+
+def test_a_run_at_a_given_noise_is_diagnosed_by_it(
+    simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Likelihood | None] = []
+
+    def spy(*args: object, likelihood: Likelihood | None = None, **kwargs: object) -> list[Finding]:
+        seen.append(likelihood)
+        return diagnose(*args, likelihood=likelihood, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluating, "diagnose", spy)
+    for name, recipe, *changes in (
+        ("given", "v2-tobit", "loss.sigma=0.3"),
+        ("weighted", "v2-tobit", "loss.sigma=0.3", "loss.weights=inverse"),
+        ("learned", "v2-tobit", "loss.sigma=0.0"),
+        ("squared", "v2"),
+    ):
+        out = tmp_path / name
+        tailbind.train(simulated_csv, recipe=recipe, out=out, overrides=[*TINY, *changes], device="cpu")
+    given, weighted, learned, squared = seen
+    table = tailbind.read_table(simulated_csv)
+    part = pl.read_parquet(tmp_path / "given" / "split.parquet")["part"].to_numpy()
+    shares = [float((table.relation[part == name] == "=").mean()) for name in ("train", "val")]
+    assert given == Likelihood(pytest.approx(0.3), pytest.approx(shares))  # type: ignore[arg-type]
+    assert weighted is not None
+    # Under weights the training rows weigh 1 on average, measured and marked ones together.
+    assert 0 < weighted.measured[0] < 1
+    assert weighted.measured[0] != pytest.approx(shares[0], rel=0.01)
+    assert (learned, squared) == (Likelihood(), None)
+
+
+def test_how_marked_labels_are_taken_is_said(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for recipe, sentence in (("v2", "this recipe fits them as if measured"), ("v2-tobit", "loss takes them as bounds")):
+        tailbind.train(simulated_csv, recipe=recipe, out=tmp_path / recipe, overrides=TINY, device="cpu")
+        printed = " ".join(capsys.readouterr().out.split())
+        assert sentence in printed
+        # A likelihood starts at the labels, so it needs no epochs to reach them.
+        assert ("epochs are few" in printed) == (recipe == "v2")
+    labels = run_v2.metrics["labels"]
+    train = pl.read_parquet(run_v2.path / "split.parquet")["part"].to_numpy() == "train"
+    marked = tailbind.read_table(simulated_csv).relation != "="
+    assert labels["fitted_as_measured"] == (train & marked).sum() > 0
+    assert labels["taken_as_bounds"] == 0
+    text = (run_v2.path / "evaluation_results_v2.txt").read_text()
+    assert f"This recipe fitted {labels['fitted_as_measured']} training labels marked < or > as if measured" in text
+    assert "sigma" not in run_v2.metrics
+
+
+def test_measured_and_censored_rows_are_shown_apart(run_v2: tailbind.RunSummary) -> None:
+    test = run_v2.metrics["test"]
+    text, page = (run_v2.path / name for name in ("evaluation_results_v2.txt", "report.html"))
+    assert "Measured and censored labels" in text.read_text()
+    assert "Measured and censored labels" in page.read_text()
+    assert f"{test['censored']['concordance_pairs']:,} pairs" in text.read_text()
+    assert 0.5 < test["censored"]["concordance"] <= 1
+    ridge = run_v2.metrics["baselines"]["ridge"]
+    assert (ridge["measured"]["n"], ridge["censored"]["n"]) == (test["measured"]["n"], test["censored"]["n"])
+
+
+def test_a_table_without_censored_rows_shows_none(simulated_csv: Path, tmp_path: Path) -> None:
+    pl.read_csv(simulated_csv).filter(pl.col("relation") == "=").write_csv(tmp_path / "measured.csv")
+    run = tailbind.train(tmp_path / "measured.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    censored = run.metrics["test"]["censored"]
+    assert (censored["n"], censored["one_sided_rmse"]) == (0, None)
+    assert censored["concordance_pairs"] > 0
+    assert "Measured and censored" not in (run.path / "evaluation_results_v2.txt").read_text()
+
+
 def test_too_few_epochs_to_reach_the_labels_are_warned_of(
     simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,3 +365,70 @@ def test_too_few_epochs_to_reach_the_labels_are_warned_of(
     assert "Try --set training.epochs=455." in printed  # 0.5 / 1e-4 / 11 steps
     tailbind.train(simulated_csv, out=tmp_path / "fast", overrides=[*TINY, "optimizer.lr=0.1"], device="cpu")
     assert "epochs are few" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def unmarked_run(simulated_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tailbind.RunSummary:
+    """A run on the simulated table with its floor taken for measured."""
+    folder = tmp_path_factory.mktemp("unmarked")
+    pl.read_csv(simulated_csv).with_columns(relation=pl.lit("=")).write_csv(folder / "unmarked.csv")
+    return tailbind.train(folder / "unmarked.csv", out=folder / "run", overrides=TINY, device="cpu")
+
+
+def test_the_audit_is_in_the_run(unmarked_run: tailbind.RunSummary, simulated_csv: Path) -> None:
+    table = tailbind.read_table(simulated_csv)
+    n_floor = int((table.relation == "<").sum())
+    document = json.loads((unmarked_run.path / "audit.json").read_text())
+    assert document["n_rows"] == len(table)
+    (floor,) = (entry for entry in document["findings"] if entry["rule"] == "floor")
+    assert (floor["source"], floor["n_rows"], floor["numbers"]["value"]) == ("family_0", n_floor, 6.5)
+    assert set(document["skipped"]) >= {"swapped_chains", "single_chain", "not_an_antibody"}
+    brief = unmarked_run.metrics["audit"]
+    assert 20 < brief["suspected_floors_in_training"] == n_training_floors(unmarked_run, table) < n_floor
+    assert {key: brief[key] for key in ("errors", "warnings", "notes")} == {
+        key: document[key] for key in ("errors", "warnings", "notes")
+    }
+    assert [set(entry) for entry in brief["findings"]] == [{"severity", "rule", "source", "n_rows"}] * len(
+        document["findings"]
+    )
+
+
+def n_training_floors(run: tailbind.RunSummary, table: AffinityTable) -> int:
+    """Return how many of the training rows are at the table's floor."""
+    training = pl.read_parquet(run.path / "split.parquet").filter(pl.col("part") == "train")["row_id"]
+    floors = table.frame.filter(pl.col("relation") == "<")["row_id"]
+    return len(set(training) & set(floors))
+
+
+def test_training_takes_every_row_whatever_the_audit_says(
+    unmarked_run: tailbind.RunSummary, run_v2: tailbind.RunSummary
+) -> None:
+    split, other = (pl.read_parquet(run.path / "split.parquet") for run in (unmarked_run, run_v2))
+    assert split.select("row_id", "part").equals(other.select("row_id", "part"))
+    assert unmarked_run.metrics["labels"]["fitted_as_measured"] == 0
+
+
+def test_the_report_shows_what_the_audit_found(
+    unmarked_run: tailbind.RunSummary, run_v2: tailbind.RunSummary, simulated_csv: Path
+) -> None:
+    n_floor = n_training_floors(unmarked_run, tailbind.read_table(simulated_csv))
+    for name in ("evaluation_results_v2.txt", "report.html"):
+        page = (unmarked_run.path / name).read_text()
+        assert "What the audit found in the table" in page
+        assert f"{n_floor} more look like a detection limit, unmarked, and were fitted as measured." in page
+        marked = (run_v2.path / name).read_text()
+        assert "What the audit found in the table" in marked
+        assert "look like a detection limit" not in marked
+    assert run_v2.metrics["audit"]["suspected_floors_in_training"] == 0
+
+
+def test_findings_are_announced_before_training(
+    simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pl.read_csv(simulated_csv).with_columns(relation=pl.lit("="))
+    frame.write_csv(tmp_path / "unmarked.csv")
+    tailbind.train(tmp_path / "unmarked.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if "Audit of " in line)
+    assert re.search(r"Warning: Audit of 1,\d+ rows from 3 sources: .*\d warnings?\. See .*audit\.json", line)
+    assert printed.index(line) < printed.index("epoch 1/2")

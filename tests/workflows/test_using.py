@@ -90,6 +90,11 @@ def test_evaluate_on_the_test_rows_gives_the_run_s_own_figures(
     for metric in ("n", "rmse", "spearman"):
         assert result["test"][metric] == pytest.approx(run_v2.metrics["test"][metric], abs=1e-5)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["n"] == len(test_ids)
+    assert result["test"]["censored"] == pytest.approx(run_v2.metrics["test"]["censored"], abs=1e-5)
+    assert "Measured and censored labels" in (tmp_path / "out" / "evaluation.txt").read_text()
+    written = pl.read_csv(tmp_path / "out" / "predictions.csv")
+    assert written.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation"]
+    assert (written["relation"] == "<").sum() == result["test"]["censored"]["n_below"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "predictions.csv", "evaluation.txt", "report.html",
     }  # fmt: skip

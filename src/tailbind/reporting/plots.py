@@ -277,6 +277,8 @@ def comparison_chart(comparison: Comparison) -> Figure:
                         level, (5.5, threshold), (4, 0), textcoords="offset points",
                         ha="left", va="center", fontsize=8, color=SOFT,
                     )  # fmt: skip
+        if comparison.n_marked:
+            note += " Labels marked < or > count as measured."
         errors.set_ylim(0, top * 1.06)
 
         shown = ("spearman", "pearson", "r2")

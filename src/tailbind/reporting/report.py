@@ -3,11 +3,23 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 
-from tailbind.reporting.tables import NOTHING, Table, bin_table, criteria_table, expected_table, number, overall_table
+from tailbind.reporting.tables import (
+    NOTHING,
+    Table,
+    bin_table,
+    censored_table,
+    criteria_table,
+    expected_table,
+    number,
+    overall_table,
+)
+
+#: Share of near-twins among the test rows from which the headline says so.
+MANY_TWINS: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class Report:
     tables : figures
     pictures : caption → PNG
     findings : (symptom, evidence, what to try) of the diagnosis; None where there was none to make
+    findings_title, facts_title : over the findings and the facts
     steps : (what to do next, command)
     facts : (name, value) of the run: recipe, data, machine
     """
@@ -35,6 +48,8 @@ class Report:
     findings: Sequence[tuple[str, str, str]] | None = None
     steps: Sequence[tuple[str, str]] = ()
     facts: Sequence[tuple[str, str]] = ()
+    findings_title: str = "Diagnosis"
+    facts_title: str = "The run"
 
     def html(self) -> str:
         """Return one HTML page without any reference to another file."""
@@ -53,11 +68,11 @@ class Report:
                 f"{what}: {evidence}" + (f"\n    try {advice}" if advice else "")
                 for what, evidence, advice in self.findings
             ]
-            parts.append(_titled("Diagnosis", lines or ["Nothing found."]))
+            parts.append(_titled(self.findings_title, lines or ["Nothing found."]))
         if self.steps:
             parts.append(_titled("Next steps", [f"{what}:\n    {command}" for what, command in self.steps]))
         if self.facts:
-            parts.append(_titled("The run", [f"{name}: {value}" for name, value in self.facts]))
+            parts.append(_titled(self.facts_title, [f"{name}: {value}" for name, value in self.facts]))
         return "\n\n".join(parts) + "\n"
 
 
@@ -99,7 +114,10 @@ def run_report(
         tables=[
             overall_table(metrics),
             bin_table(metrics),
-            labels_table(metrics["labels"]),
+            leakage_table(metrics["leakage"]),
+            *audit_table(metrics.get("audit")),
+            *censored_table(test, metrics["baselines"]["ridge"]),
+            labels_table(metrics["labels"], metrics.get("audit")),
             criteria_table(criteria),
             expected_table(criteria),
         ],
@@ -115,18 +133,87 @@ def grade_words(grade: str) -> str:
     return "misses the minimum criteria" if grade == "none" else f"meets the {grade} criteria"
 
 
-def labels_table(labels: Mapping[str, Any]) -> Table:
-    """Return the values that many labels share: detection floors, mostly, fitted as if measured."""
+def audit_table(audit: Mapping[str, Any] | None) -> list[Table]:
+    """Return what the audit found in the run's table, in brief; nothing where no run's table was audited."""
+    if audit is None:
+        return []
+    rows = tuple(
+        (entry["rule"].replace("_", " "), entry["severity"], entry["source"] or "whole table", f"{entry['n_rows']:,}")
+        for entry in audit["findings"]
+    )
+    note = "Training left nothing out because of these. `tailbind check` shows the evidence, and --fix puts right."
+    rows = rows or (("Nothing was found", NOTHING, NOTHING, NOTHING),)
+    return [Table("What the audit found in the table", ("Rule", "Severity", "Source", "Rows"), rows, note)]
+
+
+def labels_table(labels: Mapping[str, Any], audit: Mapping[str, Any] | None) -> Table:
+    """Return the values that many labels share: detection floors, mostly; and how training took those marked."""
     rows = tuple(
         (f"{entry['value']:g}", f"{entry['n']:,}", f"{100 * entry['share']:.1f} %", f"{entry['censored']:,}")
         for entry in labels["most_repeated"]
     )
+    taken = (
+        f"This recipe's loss took {labels['taken_as_bounds']:,} training labels marked < or > as bounds"
+        if labels["taken_as_bounds"]
+        else f"This recipe fitted {labels['fitted_as_measured']:,} training labels marked < or > as if measured"
+    )
     note = (
-        f"Of {labels['n']:,} labels, {labels['censored']:,} are marked as censored (< or >). This recipe fits every "
-        "label as a measured value; a value that many rows share is often a detection floor."
+        f"Of {labels['n']:,} labels, {labels['censored']:,} are marked as censored (< or >). {taken}; "
+        f"{_suspected(audit)}"
     )
     rows = rows or ((f"None is shared by {labels['shown_from']:.1%} of the rows", NOTHING, NOTHING, NOTHING),)
     return Table("Labels: the most repeated values", ("pKd", "Rows", "Share", "Marked < or >"), rows, note)
+
+
+def _suspected(audit: Mapping[str, Any] | None) -> str:
+    n_suspected = audit["suspected_floors_in_training"] if audit is not None else 0
+    if n_suspected:
+        return f"{n_suspected:,} more look like a detection limit, unmarked, and were fitted as measured."
+    return "a value that many rows share is often a detection floor."
+
+
+def leakage_table(leakage: Mapping[str, Any]) -> Table:
+    """Return how near the test rows are to training rows, chain by chain."""
+    if not leakage["known"]:
+        return Table("What the split leaks", ("Nearest training row",), ((f"Unknown: {leakage['why']}",),))
+    header = ("Nearest training row", "n", "Median identity", "≥ 95 %", "≥ 90 %", "≥ 80 %")
+    names = {"heavy": "Heavy chain", "light": "Light chain", "antigen": "Antigen"}
+    rows = tuple(
+        (
+            name,
+            f"{entry['n']:,}",
+            f"{100 * entry['median_identity']:.1f} %",
+            *(f"{100 * entry[f'share_{level}']:.1f} %" for level in (95, 90, 80)),
+        )
+        if (entry := leakage[chain])
+        else (name, "0", *[NOTHING] * 4)
+        for chain, name in names.items()
+    )
+    pairs = leakage["exact_pairs"]
+    exact = (
+        "Exact pairs are unknown without antibody sequences."
+        if pairs is None
+        else f"Exact pairs in training as well: {pairs['n_test_rows']:,} test rows ({100 * pairs['share']:.1f} %)."
+    )
+    note = f"Shares of the n test rows whose nearest training sequence is that alike. {exact}"
+    return Table("What the split leaks", header, rows, note)
+
+
+def _near_twins(leakage: Mapping[str, Any]) -> str:
+    """Return a warning where figures are for near-twins of training rows, "" where they are not."""
+    twins, pairs = leakage["near_twins"], leakage["exact_pairs"]
+    text = ""
+    if twins and twins["share"] >= MANY_TWINS:
+        text += (
+            f" The figures are for near-twins of training rows: {100 * twins['share']:.1f} % of test rows are at least "
+            "95 % identical to training in every antibody chain they have."
+        )
+    if pairs and pairs["n_test_rows"]:
+        text += (
+            f" Of the test rows {pairs['n_test_rows']:,} ({100 * pairs['share']:.1f} %) have their exact pair in "
+            "training: on these the figures are not for new pairs."
+        )
+    return text
 
 
 def _best_baseline(metrics: Mapping[str, Any]) -> tuple[str, float]:
@@ -154,6 +241,13 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         f"{test['rmse']:.3f} on {test['n']:,} test rows it {relation} the best trivial predictor, {words} "
         f"({error:.3f})."
     )
+    sentence += _near_twins(metrics["leakage"])
+    if metrics["labels"]["taken_as_bounds"] and test["measured"]["n"]:
+        ridge = metrics["baselines"]["ridge"]["measured"]["rmse"]
+        sentence += (
+            " This takes labels marked < or > as stated, the recipe took them as bounds: on the "
+            f"{test['measured']['n']:,} measured rows its RMSE is {test['measured']['rmse']:.3f}, ridge's {ridge:.3f}."
+        )
     absent = [name.replace("_", " ") for name, entry in test["bins"].items() if entry is None]
     return f"{sentence} No test rows are {' or '.join(absent)}." if absent else sentence
 

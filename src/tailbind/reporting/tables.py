@@ -4,12 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tailbind.evaluation.comparison import Comparison, Difference
+from tailbind.evaluation.comparison import (
+    COMPARED_MARKED,
+    CONCORDANCE,
+    CONCORDANCE_ROWS,
+    MEASURED_RMSE,
+    MEASURED_SPEARMAN,
+    ONE_SIDED_RMSE,
+    Comparison,
+    Difference,
+)
 from tailbind.evaluation.criteria import LEVELS, lower_is_better, metric_label
-from tailbind.evaluation.metrics import OVERALL, figure
+from tailbind.evaluation.metrics import CLUSTERS, FEWEST_CLUSTERS, OVERALL, figure
 from tailbind.scale import BIN_NAMES, bin_label
 
 NOTHING: Final = "–"
+_LABELS_MARKED: Final[Mapping[str, str]] = {
+    MEASURED_RMSE: "RMSE, measured rows",
+    MEASURED_SPEARMAN: "Spearman, measured rows",
+    ONE_SIDED_RMSE: "One-sided RMSE, marked rows",
+    CONCORDANCE: "Concordance",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +96,30 @@ def number(value: float | None, digits: int = 3) -> str:
     return NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def interval_text(interval: Any) -> str:
+def interval_text(interval: Any, digits: int = 3) -> str:
     """Return an interval as text, a dash where there is none."""
-    return NOTHING if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+    return NOTHING if interval is None else f"{number(interval[0], digits)} to {number(interval[1], digits)}"
+
+
+def drawn(told: Mapping[str, Any]) -> str:
+    """Return what a bootstrap drew, as the end of a sentence.
+
+    Parameters
+    ----------
+    told : `by`, `n_clusters` and `why`, as intervals and comparisons have them
+
+    Examples
+    --------
+    >>> drawn({"by": "clusters", "n_clusters": 143})
+    'of 143 clusters of near-identical antibodies'
+    >>> drawn({"by": "rows", "n_clusters": 6})
+    'of rows (fewer than 20 families of antibodies)'
+    """
+    if told.get("by") == CLUSTERS:
+        return f"of {told['n_clusters']:,} clusters of near-identical antibodies"
+    if told.get("n_clusters") is not None:
+        return f"of rows (fewer than {FEWEST_CLUSTERS} families of antibodies)"
+    return f"of rows (families of antibodies unknown: {told['why']})" if told.get("why") else "of rows"
 
 
 def overall_table(metrics: Mapping[str, Any]) -> Table:
@@ -101,7 +137,7 @@ def overall_table(metrics: Mapping[str, Any]) -> Table:
         for metric in OVERALL
     )
     header = ("Metric", "Model", "95 % interval", *(names[name] for name in baselines))
-    return Table("Overall", header, rows, f"n = {test['n']:,} test rows; intervals by bootstrap of rows.")
+    return Table("Overall", header, rows, f"n = {test['n']:,} test rows; intervals by bootstrap {drawn(intervals)}.")
 
 
 def bin_table(metrics: Mapping[str, Any]) -> Table:
@@ -129,6 +165,41 @@ def bin_table(metrics: Mapping[str, Any]) -> Table:
         )
     header = ("Bin (pKd)", "n", "RMSE", "95 % interval", "MAE", "Bias", *(f"RMSE {names[b]}" for b in baselines))
     return Table("By affinity bin", header, tuple(rows), "Bias is predicted minus measured.")
+
+
+def censored_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
+    """Return the figures on measured and on censored rows apart, beside ridge regression's; no table without censored.
+
+    Parameters
+    ----------
+    test : figures with `measured` and `censored`
+    ridge : the same of ridge regression, where there are any
+    """
+    censored = test["censored"]
+    if not censored["n"]:
+        return ()
+    runs = [test] if ridge is None else [test, ridge]
+    measured = f"{test['measured']['n']:,} measured (=)"
+    sides = [(censored["n_below"], "<"), (censored["n_above"], ">")]
+    marked = f"{censored['n']:,} censored ({', '.join(sign for count, sign in sides if count)})"
+    rows = (
+        ("RMSE", *(number(figure(run["measured"], "rmse")) for run in runs), measured),
+        ("Spearman", *(number(figure(run["measured"], "spearman")) for run in runs), measured),
+        ("One-sided RMSE", *(number(run["censored"]["one_sided_rmse"]) for run in runs), marked),
+        ("Predicted beyond the bound", *(f"{100 * run['censored']['share_beyond']:.1f} %" for run in runs), marked),
+        (
+            "Concordance",
+            *(number(run["censored"]["concordance"]) for run in runs),
+            f"{censored['concordance_pairs']:,} pairs",
+        ),
+    )
+    note = (
+        "One-sided: a prediction on the stated side of a bound is no error. Concordance: share of the pairs of known "
+        "order that are predicted in that order. The other tables take every label as stated, and charge a model for "
+        "predicting below a floor."
+    )
+    header = ("Metric", "Model", *(["Ridge"] if ridge is not None else []), "On")
+    return (Table("Measured and censored labels", header, rows, note),)
 
 
 def criteria_table(criteria: Mapping[str, Any]) -> Table:
@@ -177,7 +248,7 @@ def comparison_table(comparison: Comparison) -> Table:
         header += [name, "Change", "Difference, 95 % interval", "Verdict"]
     rows = []
     for position, entry in enumerate(comparison.differences[0]):
-        cells = [metric_label(entry.metric) + _counted(entry.metric, comparison), number(entry.value)]
+        cells = [_compared_label(entry.metric, comparison), number(entry.value)]
         for of_run in comparison.differences[1:]:
             other = of_run[position]
             change = NOTHING if other.change_percent is None else f"{other.change_percent:+.1f} %".replace("-", "−")
@@ -185,9 +256,12 @@ def comparison_table(comparison: Comparison) -> Table:
             cells += [number(other.value), change, interval, verdict(other)]
         rows.append(tuple(cells))
     note = (
-        f"n = {comparison.n:,} test rows. Change and difference are from {first}; intervals by paired bootstrap of "
-        "rows; a verdict in brackets is not clear: the interval includes 0, or the rows are too few for one."
+        f"n = {comparison.n:,} test rows. Change and difference are from {first}; intervals by paired bootstrap "
+        f"{drawn(vars(comparison))}; a verdict in brackets is not clear: the interval includes 0, or the rows are too "
+        "few for one."
     )
+    if comparison.n_marked:
+        note += " " + _marked_note(comparison)
     return Table("Comparison: " + " vs ".join(comparison.names), tuple(header), tuple(rows), note)
 
 
@@ -199,9 +273,26 @@ def verdict(difference: Difference) -> str:
     return word if difference.clear else f"({word})"
 
 
-def _counted(metric: str, comparison: Comparison) -> str:
-    bin_name = metric.partition(".")[0]
-    return f" (n = {comparison.bin_counts[bin_name]:,})" if bin_name in comparison.bin_counts else ""
+def _marked_note(comparison: Comparison) -> str:
+    """Return what a comparison does with labels marked < or >."""
+    resamples = (
+        f"its interval is from {comparison.concordance_resamples:,} resamples"
+        if comparison.concordance_resamples
+        else f"it has no interval where the rows are more than {CONCORDANCE_ROWS:,} or too few"
+    )
+    return (
+        f"As stated, floors count as measured: {comparison.n_marked:,} of the {comparison.n:,} rows are marked < or >. "
+        f"The last {len(COMPARED_MARKED)} metrics leave these out or take them as bounds. One-sided: a prediction on "
+        "the stated side of a bound is no error. Concordance: share of the pairs of known order that are predicted in "
+        f"that order; {resamples}."
+    )
+
+
+def _compared_label(metric: str, comparison: Comparison) -> str:
+    """Return a metric's name in a comparison, with its rows where they are not all."""
+    n = comparison.n_by_metric[metric]
+    label = _LABELS_MARKED.get(metric) or metric_label(metric)
+    return f"{label} (n = {n:,})" if "." in metric and metric != CONCORDANCE else label
 
 
 def numbers_table(comparison: Comparison) -> list[dict[str, Any]]:
@@ -210,6 +301,7 @@ def numbers_table(comparison: Comparison) -> list[dict[str, Any]]:
         {
             "run": name,
             "metric": entry.metric,
+            "n": comparison.n_by_metric[entry.metric],
             "value": entry.value,
             "low": entry.interval[0] if entry.interval else None,
             "high": entry.interval[1] if entry.interval else None,

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tailbind.evaluation.criteria import grade, next_steps
-from tailbind.evaluation.diagnosis import diagnose
+from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
 from tailbind.models.mlp import Network
 from tailbind.reporting import plots
 from tailbind.reporting.report import run_report
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_json, write_text, writing
-from tailbind.scale import bin_names
+from tailbind.scale import bin_index, bin_names
 from tailbind.table.schema import MEASURED, AffinityTable
-from tailbind.table.splitting import TEST, TRAIN, VALIDATION
+from tailbind.table.splitting import PROMISES, TEST, TRAIN, VALIDATION
+from tailbind.training.weights import bin_weights
+from tailbind.workflows.dividing import read_families
 from tailbind.workflows.plan import Plan
 from tailbind.workflows.scoring import baselines, describe_labels, describe_training, ridge_validation_rmse, score
 
@@ -37,6 +39,9 @@ def write_results(
     history: Mapping[str, Sequence[float]],
     best_epoch: int,
     batch_size: int,
+    sigma: Mapping[str, Any] | None,
+    leakage: Mapping[str, Any],
+    audit: Mapping[str, Any] | None,
     record: Mapping[str, Any],
     console: Console,
 ) -> dict[str, Any]:
@@ -46,13 +51,17 @@ def write_results(
     validation_predicted = network.predict(features, rows[VALIDATION])
     pkd, relation = table.pkd, table.relation
     validation = evaluate(pkd[rows[VALIDATION]], validation_predicted)
-    test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]])
+    families = read_families(run, table.frame["row_id"].gather(rows[TEST].tolist()))
+    why = str(record.get("families_unknown", ""))
+    test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]], clusters=families, why=why)
+    judged = _judged_rows(plan, table, rows)
     findings = diagnose(
         history,
-        validation,
-        ridge_validation_rmse(table, features, rows),
+        evaluate(pkd[judged], network.predict(features, judged)),
+        ridge_validation_rmse(table, features, {**rows, VALIDATION: judged}),
         device=str(record["device"]),
         settings=plan.document(),
+        likelihood=None if sigma is None else _likelihood(plan, table, rows, sigma),
     )
     metrics: dict[str, Any] = {
         "recipe": plan.name,
@@ -65,10 +74,14 @@ def write_results(
         "validation": validation,
         "test": test,
         "baselines": baselines(table, features, rows),
-        "labels": describe_labels(table),
+        "leakage": leakage,
+        "audit": audit,
+        "labels": describe_labels(table, rows[TRAIN], takes_bounds=plan.loss.takes_bounds),
         "criteria": grade(test),
         "diagnosis": [vars(finding) for finding in findings],
     }
+    if sigma is not None:
+        metrics["sigma"] = sigma
     if members.shape[1] > 1:
         metrics["test"]["member_sd"] = float(members.std(axis=1, ddof=1).mean())
     write_json(run.metrics, metrics)
@@ -98,6 +111,24 @@ def write_results(
     return metrics
 
 
+def _judged_rows(plan: Plan, table: AffinityTable, rows: Rows) -> NDArray[np.intp]:
+    """Return the validation rows to diagnose by: under a loss that takes bounds, only those that were measured."""
+    validation = rows[VALIDATION]
+    measured = validation[table.relation[validation] == MEASURED]
+    return measured if plan.loss.takes_bounds and len(measured) > 1 else validation
+
+
+def _likelihood(plan: Plan, table: AffinityTable, rows: Rows, sigma: Mapping[str, Any]) -> Likelihood:
+    """Return how the losses of a run with a noise are to be read: by a given noise, or by a learned one."""
+    if sigma["learned"]:
+        return Likelihood()
+    loss, pkd = plan.loss, table.pkd
+    of_bin = bin_weights(pkd[rows[TRAIN]], loss.weights, loss.extreme_factor)
+    counted = of_bin[bin_index(pkd)] * (table.relation == MEASURED)
+    shares = float(counted[rows[TRAIN]].mean()), float(counted[rows[VALIDATION]].mean())
+    return Likelihood(float(sigma["best_epoch"][0]), shares)
+
+
 def _write_predictions(
     run: RunFolder, table: AffinityTable, test: NDArray[np.intp], members: NDArray[np.float64]
 ) -> None:
@@ -109,6 +140,7 @@ def _write_predictions(
             "predicted_pkd": predicted,
             "residual": predicted - true,
             "affinity_bin": bin_names(true),
+            "relation": table.relation[test],
         }
     )
     if members.shape[1] > 1:
@@ -155,10 +187,15 @@ def _facts(
     train, validation, test = (metrics[part]["n"] for part in ("train", "validation", "test"))
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in record["dropped"].items() if count)
     test_figures = metrics["test"]
+    n_folds, promise = getattr(plan.split, "n_folds", 0), PROMISES[plan.kinds["split"]]
+    fold = f" (fold {plan.split.fold} of 0 to {n_folds - 1})" if n_folds else ""
     facts = [
         ("Data", f"{', '.join(record['data'])} (SHA-256 {str(record['data_sha256'])[:12]}…)"),
         ("Rows", f"{record['n_read']:,} read{f'; dropped: {dropped}' if dropped else ''}"),
-        ("Split", f"{plan.kinds['split']}: {train:,} training, {validation:,} validation, {test:,} test"),
+        (
+            "Split",
+            f"{plan.kinds['split']}: {train:,} training, {validation:,} validation, {test:,} test{fold}; {promise}",
+        ),
         ("Network", network.describe()),
         (
             "Training",
@@ -175,4 +212,7 @@ def _facts(
     ]
     if "member_sd" in test_figures:
         facts.insert(6, ("Ensemble", f"mean SD over members {test_figures['member_sd']:.3f} pKd"))
+    if "sigma" in metrics:
+        origin = "learned, as of the best epoch" if metrics["sigma"]["learned"] else "given"
+        facts.insert(5, ("Noise of the labels", f"{np.mean(metrics['sigma']['best_epoch']):.3f} pKd, {origin}"))
     return facts

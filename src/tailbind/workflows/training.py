@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +27,19 @@ from tailbind.runtime import (
     missing_gpu_warning,
     write_json,
     write_text,
-    writing,
 )
 from tailbind.scale import BIN_NAMES, bin_index, bin_label
+from tailbind.table.audit import audit
+from tailbind.table.grouping import find_families
+from tailbind.table.leakage import sentence
 from tailbind.table.reading import read_table
 from tailbind.table.schema import MEASURED, AffinityTable
-from tailbind.table.splitting import PARTS, TRAIN, VALIDATION, part_rows
+from tailbind.table.splitting import TRAIN, VALIDATION
 from tailbind.training.loop import EpochResult, Trainer
 from tailbind.training.stages import epochs_needed, plan_stages
 from tailbind.training.weights import bin_weights, effective_sample_size
+from tailbind.workflows.checking import brief, headline
+from tailbind.workflows.dividing import divide, leakage_of, write_split
 from tailbind.workflows.evaluating import write_results
 from tailbind.workflows.plan import Plan, resolve
 from tailbind.workflows.progress import EpochProgress, default_console
@@ -162,12 +166,14 @@ def _prepare(
     _check_usable(table)
     censored = int((table.relation != MEASURED).sum())
     if censored:
-        _say(console, f"{censored:,} labels are marked < or >; this recipe fits them as if measured.")
+        how = "'s loss takes them as bounds" if plan.loss.takes_bounds else " fits them as if measured"
+        _say(console, f"{censored:,} labels are marked < or >; this recipe{how}.")
     first, last = table.feature_names[0], table.feature_names[-1]
     _say(console, f"Features: {len(table.feature_names)} columns, {first} … {last}.")
-    rows = part_rows(_split_of(plan, table)(table.frame))
-    sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
-    _say(console, f"Split ({plan.kinds['split']}): {sizes} rows.")
+    with console.status("Splitting the table …"):
+        rows, remarks = divide(plan, table)
+    for line in remarks:
+        (_warn if line.startswith("Warning: ") else _say)(console, line.removeprefix("Warning: "))
     record = {
         **environment_record(device),
         "seed": plan.training.seed,
@@ -181,13 +187,6 @@ def _prepare(
         "notes": list(table.report.notes),
     }
     return _Prepared(plan, run, table, rows, record, device, console)
-
-
-def _split_of(plan: Plan, table: AffinityTable) -> Any:
-    """Return the plan's split; a column it names by the file's own spelling is found under its canonical name."""
-    canonical = {own: name for name, own in table.report.columns.items()}
-    column = getattr(plan.split, "column", None)
-    return replace(plan.split, column=canonical[column]) if column in canonical else plan.split
 
 
 def _check_usable(table: AffinityTable) -> None:
@@ -209,12 +208,19 @@ def _begin(prepared: _Prepared) -> None:
     run, table = prepared.run, prepared.table
     run.create()
     write_json(run.config, prepared.plan.document())
-    parts = np.empty(len(table), dtype="<U5")
-    for part, members in prepared.rows.items():
-        parts[members] = part
-    with writing(run.split) as handle:
-        pl.DataFrame({"row_id": table.frame["row_id"], "part": parts}).write_parquet(handle)
-    write_json(run.environment, prepared.record)
+    with prepared.console.status("Finding families of near-identical antibodies …"):
+        families = find_families(table.frame)
+    write_split(run, table, prepared.rows, families)
+    with prepared.console.status("Auditing the table …"):
+        found = audit(table, numbering=False)
+    in_training = [np.isin(entry.rows, prepared.rows[TRAIN]).sum() for entry in found.named("floor", "ceiling")]
+    write_json(
+        run.audit,
+        {**found.document(table.frame["row_id"]), "suspected_floors_in_training": int(sum(in_training))},
+    )
+    if not found.is_clean:
+        _warn(prepared.console, f"Audit of {headline(found)} See {run.audit}, or tailbind check.")
+    write_json(run.environment, {**prepared.record, "families_unknown": families.why})
 
 
 def _check_same_recipe(run: RunFolder, plan: Plan) -> None:
@@ -239,6 +245,9 @@ def _check_same_data(prepared: _Prepared) -> None:
 
 def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
     plan, run, table, rows = prepared.plan, prepared.run, prepared.table, prepared.rows
+    with prepared.console.status("Comparing test with training rows …"):
+        leakage = leakage_of(run, table, rows)
+    _say(prepared.console, sentence(leakage))
     pipeline = FeaturePipeline.fit(plan.feature_kinds, plan.features, table, rows[TRAIN])
     features = pipeline.transform(table).dense
     network: Network = plan.model.build(features.shape[1], plan.training.seed).to(prepared.device)
@@ -248,6 +257,7 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
         network,
         features,
         table.pkd,
+        table.relation,
         weights,
         rows[VALIDATION],
         plan_stages(plan.training, plan.optimizer, plan.schedule, table.pkd, rows[TRAIN]),
@@ -258,7 +268,7 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
     if plan.training.finetune_epochs and len(trainer.stages) == 1:
         _warn(prepared.console, "No second stage: fewer than two training rows are in its bins.")
     needed = epochs_needed(plan.training, plan.optimizer.lr, len(rows[TRAIN]))
-    if needed > plan.training.epochs:
+    if needed > plan.training.epochs and not plan.loss.takes_bounds:  # that loss starts at the labels
         _warn(
             prepared.console,
             f"{plan.training.epochs} epochs are few for {len(rows[TRAIN]):,} rows: at this learning rate a network "
@@ -270,6 +280,7 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
         elif len(stage.rows) % trainer.batch_size == 1:
             _warn(prepared.console, "The last batch would be a single row; it joins the one before.")
     history = _train(prepared, trainer, pipeline)
+    sigma = _sigma(prepared, trainer)
     for member, best in zip(network.members, trainer.best_weights, strict=True):
         member.load_state_dict(best)
     metrics = write_results(
@@ -282,12 +293,29 @@ def _fit_and_evaluate(prepared: _Prepared) -> dict[str, Any]:
         history=history,
         best_epoch=trainer.best_epoch,
         batch_size=trainer.batch_size,
+        sigma=sigma,
+        leakage=leakage,
+        audit=brief(run.read_json(run.audit)) if run.audit.exists() else None,
         record=run.read_json(run.environment),
         console=prepared.console,
     )
     write_text(run.done, "")
     run.resume.unlink(missing_ok=True)
     return metrics
+
+
+def _sigma(prepared: _Prepared, trainer: Trainer) -> dict[str, Any] | None:
+    """Return the noise of the labels, and tell what was learned; None where the loss has none."""
+    final, best = trainer.noise(), trainer.best_noise()
+    if final is None or best is None:
+        return None
+    learned = not prepared.plan.loss.sigma
+    if learned:
+        _say(
+            prepared.console,
+            f"Learned noise of labels: {np.mean(best):.3f} pKd in the best epoch, {np.mean(final):.3f} in the last.",
+        )
+    return {"learned": learned, "best_epoch": best, "final": final}
 
 
 def _row_weights(prepared: _Prepared) -> NDArray[np.float64]:

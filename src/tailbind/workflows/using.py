@@ -12,10 +12,11 @@ from tailbind.evaluation.criteria import grade
 from tailbind.predictor import load
 from tailbind.reporting import plots
 from tailbind.reporting.report import Report
-from tailbind.reporting.tables import Table, criteria_table, interval_text, number
+from tailbind.reporting.tables import Table, censored_table, criteria_table, drawn, interval_text, number
 from tailbind.run_folder import open_run
 from tailbind.runtime import file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
+from tailbind.table.grouping import find_families
 from tailbind.table.schema import MEASURED
 from tailbind.workflows.scoring import score
 
@@ -95,7 +96,9 @@ def evaluate(
     known = np.isfinite(predicted)
     if not known.any():
         raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
-    figures = score(table.pkd[known], predicted[known], table.relation[known])
+    families = find_families(table.frame)
+    clusters = None if families.index is None else families.index[known]
+    figures = score(table.pkd[known], predicted[known], table.relation[known], clusters=clusters, why=families.why)
     result = {
         "run": str(run),
         "data": list(table.report.files),
@@ -121,6 +124,7 @@ def evaluate(
                 "predicted_pkd": of_model,
                 "residual": of_model - true,
                 "affinity_bin": bin_names(true),
+                "relation": table.relation[known],
             }
         )
         with writing(folder / "predictions.csv") as handle:
@@ -157,8 +161,11 @@ def evaluation_report(result: dict[str, Any]) -> Report:
         headline=f"RMSE {figures['rmse']:.3f} on {figures['n']:,} rows; grade {result['criteria']['word']}."
         + (SEEN if result["trained_on_this_table"] else ""),
         tables=[
-            Table("Overall", ("Metric", "Value", "95 % interval"), overall),
+            Table(
+                "Overall", ("Metric", "Value", "95 % interval"), overall, f"Intervals by bootstrap {drawn(intervals)}."
+            ),
             Table("By affinity bin", ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
+            *censored_table(figures),
             criteria_table(result["criteria"]),
         ],
         facts=[("Rows without features", f"{result['n_without_features']:,}")],
