@@ -399,3 +399,13 @@ def test_mixed_scales() -> None:
 def test_multi_antigen_has_no_error() -> None:
     found = audit(read_table(DATA / "multi_antigen.parquet", feature_prefix=None), numbering=False)
     assert found.count("error") == 0
+
+
+def test_measured_rows_beside_a_marked_floor_are_no_floor() -> None:
+    frame = BENCHMARK.floored(0.3, BENCHMARK.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
+    (finding,) = RULES["floor"](Examined(BENCHMARK.table_of(frame)))
+    for n_unmarked, found in ((6, 0), (finding.n_rows // 2, 1)):
+        marked = set(finding.rows[n_unmarked:].tolist())
+        relation = ["<" if row in marked else "=" for row in range(len(frame))]
+        table = BENCHMARK.table_of(frame.with_columns(pl.Series("relation", relation)))
+        assert len(list(RULES["floor"](Examined(table)))) == found

@@ -22,10 +22,11 @@ from tailbind.sequences.clustering import cluster
 from tailbind.sequences.identity import nearest_identity
 from tailbind.table.audit import RULES, Audit, audit
 from tailbind.table.audit.contract import ERROR, INFO, WARNING, Finding, rows_by
+from tailbind.table.audit.repeats import FEWEST_AT_FLOOR
 from tailbind.table.fixing import BESIDE, LEFT_OUT, Fixed, fix
 from tailbind.table.grouping import FAMILY_IDENTITY
 from tailbind.table.reading import read_table
-from tailbind.table.schema import SEQUENCES, AffinityTable
+from tailbind.table.schema import ABOVE, BELOW, SEQUENCES, AffinityTable
 from tailbind.workflows.using import check_empty
 
 #: Sequences that the page's picture of nearest neighbours looks up, drawn at random where there are more.
@@ -242,11 +243,13 @@ def _pictures(result: Check) -> dict[str, bytes]:
     marks: dict[str, list[tuple[float, int, str]]] = {}
     for entry in found.named("floor", "ceiling"):
         marks.setdefault(entry.source or THE_TABLE, []).append((entry.numbers["value"], entry.n_rows, entry.rule))
+    for name, rows in sources.items():
+        marks.setdefault(name, []).extend(_marked_limits(pkd[rows], table.relation[rows]))
     flagged = {entry.source or THE_TABLE for entry in found.named("not_pkd", "other_scale")}
     bins = bin_index(pkd)
     composition = {name: np.bincount(bins[rows], minlength=len(BIN_NAMES)).tolist() for name, rows in sources.items()}
     pictures = {
-        "Labels by source, with suspected floors": plots.png(
+        "Labels by source, with floors marked or suspected": plots.png(
             audit_plots.label_histograms({name: pkd[rows] for name, rows in sources.items()}, marks, flagged)
         ),
         "Who makes each affinity bin": plots.png(audit_plots.bin_composition(composition)),
@@ -260,6 +263,16 @@ def _pictures(result: Check) -> dict[str, bytes]:
     if nearest:
         pictures["Identity to the nearest other row"] = plots.png(audit_plots.nearest_identity(nearest, sampled))
     return pictures
+
+
+def _marked_limits(pkd: NDArray[np.float64], relation: NDArray[np.str_]) -> list[tuple[float, int, str]]:
+    """Return the limits that a source's own marks name: (value, rows, floor or ceiling), each that many rows share."""
+    limits = []
+    for mark, word in ((BELOW, "floor"), (ABOVE, "ceiling")):
+        values, counts = np.unique(pkd[relation == mark], return_counts=True)
+        if len(counts) and counts.max() >= FEWEST_AT_FLOOR:
+            limits.append((float(values[counts.argmax()]), int(counts.max()), word))
+    return limits
 
 
 def _family_sizes(table: AffinityTable) -> tuple[str, NDArray[np.float64]] | None:

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 SAME: Final = 5e-4
 #: … that at least so many pairs of a source share, …
 FEWEST_AT_FLOOR: Final = 5
+#: … of which this share is not marked as a bound, …
+UNMARKED_SHARE: Final = 0.2
 #: … that many times as many as share any value within one pKd of it, …
 BEYOND_NEIGHBOURS: Final = 5.0
 #: … and beyond which lie no more pairs than this share of those at it.
@@ -112,8 +114,10 @@ def _spike_at_low_end(examined: Examined, rows: Rows, sign: float) -> Spike | No
         exact, spread = int(counts[near].max(initial=0)), int(shared[near].max(initial=0))
         for n_pairs, neighbour in ((counts[position], exact), (len(np.unique(pairs[at])), spread)):
             if n_pairs >= max(FEWEST_AT_FLOOR, BEYOND_NEIGHBOURS * neighbour):
-                at &= examined.measured[rows]
-                return Spike(value, rows[at], neighbour) if len(np.unique(pairs[at])) >= FEWEST_AT_FLOOR else None
+                unmarked = at & examined.measured[rows]
+                # Where most of a limit's rows are marked, those beside them that are not were measured there.
+                missed = len(np.unique(pairs[unmarked])) >= max(FEWEST_AT_FLOOR, UNMARKED_SHARE * at.sum())
+                return Spike(value, rows[unmarked], neighbour) if missed else None
     return None
 
 
