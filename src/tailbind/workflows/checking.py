@@ -31,6 +31,8 @@ from tailbind.workflows.using import check_empty
 
 #: Sequences that the page's picture of nearest neighbours looks up, drawn at random where there are more.
 SAMPLED: Final = 2_000
+#: A limit is shown in the picture where this share of a source's marked rows have it.
+SHARED_LIMIT: Final = 0.1
 THE_TABLE: Final = "the table"
 WHOLE: Final = "whole table"
 
@@ -270,7 +272,7 @@ def _marked_limits(pkd: NDArray[np.float64], relation: NDArray[np.str_]) -> list
     limits = []
     for mark, word in ((BELOW, "floor"), (ABOVE, "ceiling")):
         values, counts = np.unique(pkd[relation == mark], return_counts=True)
-        if len(counts) and counts.max() >= FEWEST_AT_FLOOR:
+        if len(counts) and counts.max() >= max(FEWEST_AT_FLOOR, SHARED_LIMIT * counts.sum()):
             limits.append((float(values[counts.argmax()]), int(counts.max()), word))
     return limits
 
