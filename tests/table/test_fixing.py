@@ -1,15 +1,12 @@
 """Putting a table right: every row is in one of two places, replicates merge as said, and all of it can be undone."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks import audit as planting  # it knows how to plant each fault
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -19,19 +16,6 @@ from tailbind.table.audit.contract import ABOVE_CEILING, BELOW_FLOOR, EXCLUDE, M
 from tailbind.table.fixing import BESIDE, LEFT_OUT, Fixed, fix
 from tailbind.table.schema import AffinityTable
 
-
-def _benchmark() -> ModuleType:
-    """Load the benchmark, which knows how to plant each fault."""
-    path = Path(__file__).parents[2] / "benchmarks" / "audit.py"
-    spec = importlib.util.spec_from_file_location("audit_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["audit_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-BENCHMARK = _benchmark()
 Row = tuple[str, str, float, str]
 
 
@@ -42,7 +26,7 @@ def table_of(rows: Sequence[Row], **columns: Sequence[str]) -> AffinityTable:
     texts = {"heavy": heavy, "light": ["DIQ"] * n, "antigen": ["MKV"] * n, "source": source, **columns}
     blank = {name: [""] * n for name in ("antigen_name", "group", "file")}
     ids = {"row_id": [str(row) for row in range(n)]}
-    return BENCHMARK.table_of(pl.DataFrame({**ids, "pkd": pkd, "relation": relation, **texts, **blank}))
+    return planting.table_of(pl.DataFrame({**ids, "pkd": pkd, "relation": relation, **texts, **blank}))
 
 
 def found(*actions: tuple[str, str, Sequence[int]]) -> Audit:
@@ -121,14 +105,14 @@ def test_every_row_is_in_one_place_and_all_can_be_undone(rows: list[Row], action
 
 def test_several_planted_faults_at_once() -> None:
     rng = np.random.default_rng(0)
-    frame = BENCHMARK.clean_frame(seed=3, n_rows=800)
-    frame = BENCHMARK.floored(0.3, frame, rng)
-    frame = BENCHMARK.swapped(frame, 0.05, rng)
-    frame = BENCHMARK.letters("heavy", lambda s: s[:70] + "*" + s[71:])(frame, 0.02, rng)
-    frame = BENCHMARK.relabel(frame, BENCHMARK.some(frame, 0.02, rng, "south"), np.full(len(frame), -99.0))
-    frame = BENCHMARK.duplicated(0.0)(frame, 10, rng)
-    frame = BENCHMARK.duplicated(2.0)(frame, 5, rng)
-    table = BENCHMARK.table_of(frame)
+    frame = planting.clean_frame(seed=3, n_rows=800)
+    frame = planting.floored(0.3, frame, rng)
+    frame = planting.swapped(frame, 0.05, rng)
+    frame = planting.letters("heavy", lambda s: s[:70] + "*" + s[71:])(frame, 0.02, rng)
+    frame = planting.relabel(frame, planting.some(frame, 0.02, rng, "south"), np.full(len(frame), -99.0))
+    frame = planting.duplicated(0.0)(frame, 10, rng)
+    frame = planting.duplicated(2.0)(frame, 5, rng)
+    table = planting.table_of(frame)
     audited = audit(table)
     rules = {entry.rule for entry in audited.findings}
     planted = {"floor", "swapped_chains", "stop_codon", "placeholder", "exact_duplicate", "conflicting_replicates"}
@@ -139,7 +123,7 @@ def test_several_planted_faults_at_once() -> None:
     assert fixed.counts["marked <"] == (fixed.cleaned["relation"] == "<").sum() > 50
     assert fixed.counts["swapped"] == fixed.cleaned["changes"].str.contains("swapped_chains").sum() > 0
     assert fixed.counts["merged"] >= 10
-    again = BENCHMARK.table_of(fixed.cleaned.select(table.frame.columns))
+    again = planting.table_of(fixed.cleaned.select(table.frame.columns))
     assert planted.isdisjoint(entry.rule for entry in audit(again).findings)
 
 
@@ -228,7 +212,7 @@ def test_a_table_of_which_nothing_is_left_is_empty_and_whole() -> None:
 
 
 def test_a_clean_table_comes_back_unchanged() -> None:
-    table = BENCHMARK.table_of(BENCHMARK.clean_frame(seed=5, n_rows=300))
+    table = planting.table_of(planting.clean_frame(seed=5, n_rows=300))
     fixed = fix(table, audit(table, numbering=False))
     assert_frame_equal(fixed.cleaned.drop(BESIDE), table.frame)
     assert fixed.left_out.is_empty()
@@ -251,7 +235,7 @@ def test_features_survive_and_empty_ones_stay_empty() -> None:
 def test_a_whole_file_may_be_left_out() -> None:
     files = [table_of([("a", "EVQ", 7.0, "=")] * 3), table_of([("b", "QVQ", 1.0, "=")] * 2)]
     frame = pl.concat([files[0].frame, files[1].frame, files[0].frame], rechunk=False)
-    table = BENCHMARK.table_of(frame)
+    table = planting.table_of(frame)
     fixed = fix(table, found(("not_pkd", EXCLUDE, [3, 4])))
     assert fixed.cleaned.select("row_id", "n_replicates").rows() == [("0", 6)]
     check_whole(table, fixed)

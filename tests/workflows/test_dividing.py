@@ -14,7 +14,7 @@ from tailbind.errors import SequenceError, SplitError
 from tailbind.evaluation.metrics import FEWEST_CLUSTERS
 from tailbind.run_folder import open_run
 from tailbind.table import grouping
-from tailbind.table.grouping import antibody_groups, family_index
+from tailbind.table.grouping import antibody_groups, find_families
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.table.splitting import RandomSplit
 from tailbind.workflows import dividing, training
@@ -132,7 +132,7 @@ def test_evaluate_draws_the_families_of_its_table(
 ) -> None:
     result = tailbind.evaluate(cold_run.path, families_csv, out=tmp_path / "out")
     intervals = result["test"]["intervals"]
-    n_families = len(set(family_index(tailbind.read_table(families_csv).frame).tolist()))  # type: ignore[union-attr]
+    n_families = len(set(find_families(tailbind.read_table(families_csv).frame).index.tolist()))  # type: ignore[union-attr]
     assert (intervals["by"], intervals["n_clusters"]) == ("clusters", n_families)
     assert f"Intervals by bootstrap of {n_families} clusters" in (tmp_path / "out" / "evaluation.txt").read_text()
 

@@ -161,11 +161,6 @@ def find_families(frame: pl.DataFrame, identity: float = FAMILY_IDENTITY) -> Fam
         return Families(None, str(error).partition(". ")[0].rstrip("."))  # what is wrong, without what to do
 
 
-def family_index(frame: pl.DataFrame, identity: float = FAMILY_IDENTITY) -> Numbers | None:
-    """Return (n_samples,) the near-duplicate family of each row; None where families are unknown."""
-    return find_families(frame, identity).index
-
-
 def complex_labels(frame: pl.DataFrame) -> NDArray[np.str_]:
     """Return (n_samples,) the complex that each row is a variant of.
 

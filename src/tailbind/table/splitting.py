@@ -25,7 +25,7 @@ from tailbind.table.grouped import (
     GroupSplit,
     ParentSplit,
 )
-from tailbind.table.grouping import family_index, pair_index
+from tailbind.table.grouping import pair_index
 from tailbind.table.parts import (
     LATER,
     PART_SPELLINGS,
@@ -45,7 +45,7 @@ __all__ = (
     "LATER", "PARTS", "PART_SPELLINGS", "PROMISES", "TEST", "TRAIN", "VALIDATION",
     "AntibodyClusterSplit", "AntigenClusterSplit", "BothColdSplit", "ColumnSplit", "DateSplit", "GroupSplit",
     "GroupedSplit", "PairSplit", "ParentSplit", "PartArray", "RandomSplit", "StratifiedSplit",
-    "family_index", "filled", "pair_index", "part_rows",
+    "filled", "pair_index", "part_rows",
 )  # fmt: skip
 
 #: What each kind of split never puts on two sides.
