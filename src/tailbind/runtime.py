@@ -13,7 +13,8 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,6 +24,64 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+_LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def remarks_to(notify: Callable[[str], None]) -> Iterator[None]:
+    """Have `notify` told the remarks of all that is done inside; without it nobody hears them."""
+    before = _LISTENER.set(notify)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+
+
+def remark(text: str) -> None:
+    """Tell whoever listens a sentence about the work that is being done.
+
+    >>> with remarks_to(print):
+    ...     remark("3 sequences are longer than the encoder takes.")
+    3 sequences are longer than the encoder takes.
+    """
+    if notify := _LISTENER.get():
+        notify(text)
+
+
+#: Told how much of a piece of work is done, and of how much.
+Progress = Callable[[int, int], None]
+#: Shows the progress of a piece of work, given its name.
+Display = Callable[[str], contextlib.AbstractContextManager[Progress]]
+
+_DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
+
+
+@contextlib.contextmanager
+def showing_progress(display: Display) -> Iterator[None]:
+    """Have `display` show the progress of all that is done inside; without it nothing is shown."""
+    before = _DISPLAY.set(display)
+    try:
+        yield
+    finally:
+        _DISPLAY.reset(before)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """Yield what to tell of the progress of a long piece of work: how much is done, and of how much.
+
+    >>> with progress("Counting") as tell:
+    ...     for number in range(3):
+    ...         tell(number, 3)
+    """
+    display = _DISPLAY.get()
+    if display is None:
+        yield lambda done, of: None
+        return
+    with display(what) as tell:
+        yield tell
 
 
 @contextlib.contextmanager
@@ -100,8 +159,26 @@ def _umask() -> int:
     return mask
 
 
+_DEVICE: ContextVar[str] = ContextVar("device", default="auto")
+
+
+@contextlib.contextmanager
+def computing_on(name: str) -> Iterator[None]:
+    """Have `auto` mean this device for all that is done inside: feature blocks follow the run they are part of.
+
+    >>> with computing_on("cpu"):
+    ...     choose_device().type
+    'cpu'
+    """
+    before = _DEVICE.set(name)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(before)
+
+
 def choose_device(name: str = "auto") -> "torch.device":
-    """Return the device to compute on: the GPU where `auto` finds one.
+    """Return the device to compute on: the GPU where `auto` finds one, unless `computing_on` says otherwise.
 
     Raises
     ------
@@ -110,6 +187,7 @@ def choose_device(name: str = "auto") -> "torch.device":
     """
     import torch
 
+    name = _DEVICE.get() if name == "auto" else name
     if name not in DEVICES:
         raise TrainingError(f"--device must be one of {', '.join(DEVICES)}; got {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():

@@ -109,6 +109,25 @@ def test_nothing_is_printed_and_no_thread_is_taken(
     assert capfd.readouterr() == ("", "")
 
 
+def test_every_residue_of_a_domain_has_its_position(found: dict[str, tuple[Domain, ...]]) -> None:
+    for name, domains in found.items():
+        for domain in domains:
+            assert len(domain.positions) == domain.end - domain.start, name
+            assert len(set(domain.positions)) == len(domain.positions)
+    (heavy,) = found["heavy"]
+    by_position = dict(zip(heavy.positions, VH, strict=True))
+    assert (by_position["23"], by_position["41"], by_position["104"], by_position["118"]) == ("C", "W", "C", "W")
+
+
+def test_progress_is_told_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILBIND_CACHE", str(tmp_path))
+    monkeypatch.setattr(numbering, "CHUNK", 2)
+    monkeypatch.setattr(numbering, "_domains", lambda sequences: [()] * len(sequences))
+    told: list[tuple[int, int]] = []
+    number([VH[:100], VH[:90], VH[:80]], notify=lambda done, of: told.append((done, of)))
+    assert told == [(0, 3), (2, 3), (3, 3)]
+
+
 class TestStore:
     """What is kept between runs; the model itself is not needed for it."""
 
@@ -119,7 +138,7 @@ class TestStore:
 
         def domains(sequences: list[str]) -> list[tuple[Domain, ...]]:
             asked.extend(sequences)
-            return [(Domain("H", 29.5, 0, len(sequence), 1, 128),) for sequence in sequences]
+            return [(Domain("H", 29.5, 0, len(sequence), ("1", "111A")),) for sequence in sequences]
 
         monkeypatch.setenv("TAILBIND_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(numbering, "_domains", domains)
@@ -131,7 +150,7 @@ class TestStore:
 
     def test_a_sequence_is_numbered_once(self, asked: list[str]) -> None:
         first = number([VH, VL, VH])
-        assert first[0] == first[2] == (Domain("H", 29.5, 0, 120, 1, 128),)
+        assert first[0] == first[2] == (Domain("H", 29.5, 0, 120, ("1", "111A")),)
         assert number([VL, VH]) == [first[1], first[0]]
         assert sorted(asked) == sorted([VH, VL])
 
@@ -164,9 +183,10 @@ class TestStore:
             b"\xff\xfe",
             b"[]\n",
             b'{"sequence": "abc"}\n',
-            b'{"sequence": "abc", "domains": [["H", 29.5, 0]]}\n',
-            b'{"sequence": "abc", "domains": [["H", "high", 0, 1, 2, 3]]}\n',
+            b'{"sequence": "abc", "domains": [["H", 29.5, 0, 120]]}\n',
+            b'{"sequence": "abc", "domains": [["H", "high", 0, 1, "2 3"]]}\n',
             b'{"sequence": "abc", "domains": 3}\n',
+            b'{"sequence": "abc", "domains": [["H", 29.5, 0, Infinity, "1"]]}\n',
         ],
     )
     def test_a_damaged_store_is_made_anew(self, asked: list[str], tmp_path: Path, damage: bytes) -> None:
@@ -177,14 +197,38 @@ class TestStore:
         assert number([VH]) == expected
         assert asked == [VH, VH]
         assert path.read_bytes() == whole
-        assert [json.loads(line)["domains"] for line in whole.splitlines()] == [[["H", 29.5, 0, 120, 1, 128]]]
+        assert [json.loads(line)["domains"] for line in whole.splitlines()] == [[["H", 29.5, 0, 120, "1 111A"]]]
+
+    def test_beside_a_damaged_line_the_others_stay(self, asked: list[str], tmp_path: Path) -> None:
+        number([VH, VL])
+        path = self.stored(tmp_path)
+        first, second = path.read_bytes().splitlines()
+        path.write_bytes(first + b"\n" + second[: len(second) // 2])
+        del asked[:]
+        number([VH, VL])
+        assert len(asked) == 1
+        assert path.read_bytes().splitlines() == [first, second]
+
+    def test_what_another_program_has_added_is_kept(
+        self, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ask = numbering._domains
+
+        def beside(sequences: list[str]) -> list[tuple[Domain, ...]]:
+            monkeypatch.setattr(numbering, "_domains", ask)
+            number([VL])  # while VH is being numbered
+            return ask(sequences)
+
+        monkeypatch.setattr(numbering, "_domains", beside)
+        number([VH])
+        assert len(self.stored(tmp_path).read_bytes().splitlines()) == 2
 
     def test_where_nothing_can_be_written_numbering_goes_on(
         self, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("not a folder")
         monkeypatch.setenv("TAILBIND_CACHE", str(tmp_path / "file"))
-        assert number([VH]) == number([VH]) == [(Domain("H", 29.5, 0, 120, 1, 128),)]
+        assert number([VH]) == number([VH]) == [(Domain("H", 29.5, 0, 120, ("1", "111A")),)]
         assert asked == [VH, VH]
 
     def test_the_users_cache_folder_is_taken_unless_another_is_named(

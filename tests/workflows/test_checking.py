@@ -304,8 +304,8 @@ def test_lower_case_and_spaces_are_normalised_and_counted(
     assert document["findings"] == checked(capsys, clean)["findings"]
     assert run(tmp_path / "odd.csv") == 0
     told = capsys.readouterr().err
-    assert "Normalised 40 heavy sequences (lower case, spaces)." in told
-    assert "Normalised 40 antigen sequences (lower case, spaces)." in told
+    assert "Normalised 40 heavy sequences (lower case, spaces, gaps, stops)." in told
+    assert "Normalised 40 antigen sequences (lower case, spaces, gaps, stops)." in told
     assert pl.read_parquet(tmp_path / "cleaned.parquet")["heavy"].to_list() == frame["antibody_heavy"].to_list()
 
 

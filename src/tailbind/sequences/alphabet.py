@@ -19,7 +19,7 @@ SHORTEST_NUCLEOTIDES: Final = 60
 
 
 def normalise_sequences(values: pl.Series) -> tuple[pl.Series, int]:
-    """Return the sequences in upper case without whitespace, and how many cells that changed.
+    """Return the sequences in upper case without whitespace, gaps of an alignment (- and .) and stops at the end (*).
 
     Parameters
     ----------
@@ -32,12 +32,13 @@ def normalise_sequences(values: pl.Series) -> tuple[pl.Series, int]:
 
     Examples
     --------
-    >>> sequences, n_changed = normalise_sequences(pl.Series(["evql vesg", "DIQ", None]))
+    >>> sequences, n_changed = normalise_sequences(pl.Series(["evql vesg", "DIQ", None, "QV--LQ*"]))
     >>> sequences.to_list(), n_changed
-    (['EVQLVESG', 'DIQ', ''], 1)
+    (['EVQLVESG', 'DIQ', '', 'QVLQ'], 2)
     """
     text = values.cast(pl.String)
-    sequences = text.str.replace_all(r"\s+", "").str.to_uppercase().fill_null("")
+    bare = text.str.replace_all(r"[\s.\-]+", "").str.replace(r"\*+$", "")
+    sequences = bare.str.to_uppercase().fill_null("")
     return sequences, int((sequences != text).sum())
 
 

@@ -14,9 +14,10 @@ import importlib.util
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Final
 
 from tailbind.errors import RunError, SequenceError
@@ -36,10 +37,10 @@ SHORTEST: Final = 50
 SHORTEST_REST: Final = 70
 
 #: Sequences numbered at a time, after which the results so far are on disk.
-CHUNK: Final = 1_000
+CHUNK: Final = 250
 
 #: Raised when what is stored changes its meaning.
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,38 @@ class Domain:
     chain : "H", "K" or "L"
     score : of ANARCII; whole domains have about 27 to 31
     start, end : first residue and the one after the last, counted from 0 in the sequence
-    imgt_first, imgt_last : IMGT numbers of the first and the last residue
+    positions : (end − start,) the IMGT position of each residue: "52", or "111A" for an inserted one
     """
 
     chain: str
     score: float
     start: int
     end: int
-    imgt_first: int
-    imgt_last: int
+    positions: tuple[str, ...]
+
+    @property
+    def imgt_first(self) -> int:
+        """IMGT number of the first residue."""
+        return imgt_number(self.positions[0])
+
+    @property
+    def imgt_last(self) -> int:
+        """IMGT number of the last residue."""
+        return imgt_number(self.positions[-1])
 
 
-def number(sequences: Sequence[str]) -> list[tuple[Domain, ...]]:
+def imgt_number(position: str) -> int:
+    """Return the number of an IMGT position, without the letter of an insertion.
+
+    >>> imgt_number("111A")
+    111
+    """
+    return int(position.rstrip(ascii_uppercase))
+
+
+def number(
+    sequences: Sequence[str], *, notify: Callable[[int, int], None] = lambda done, of: None
+) -> list[tuple[Domain, ...]]:
     """Return the variable domains in each sequence, in their order: two for an scFv, none for most antigens.
 
     Constant domains are none. A processor core does some 40 sequences a second the first time; the results are
@@ -71,6 +92,7 @@ def number(sequences: Sequence[str]) -> list[tuple[Domain, ...]]:
     Parameters
     ----------
     sequences : (n,) sequences; letters other than the twenty are taken for unknown residues
+    notify : told how many of the sequences not known from before are done, and how many there are
 
     Raises
     ------
@@ -94,9 +116,11 @@ def number(sequences: Sequence[str]) -> list[tuple[Domain, ...]]:
     known = store.read()
     missing = [sequence for sequence in wanted if _key(sequence) not in known]
     for start in range(0, len(missing), CHUNK):
+        notify(start, len(missing))
         chunk = missing[start : start + CHUNK]
         known |= {_key(sequence): found for sequence, found in zip(chunk, _domains(chunk), strict=True)}
         store.write(known)
+    notify(len(missing), len(missing))
     return [known[_key(sequence)] if len(sequence) >= SHORTEST else () for sequence in sequences]
 
 
@@ -136,14 +160,13 @@ def _read(answer: dict[str, Any], offset: int) -> Domain | None:
     """Return the domain in what ANARCII says of a piece that begins at `offset`, or None."""
     if not answer["numbering"] or answer["error"] or answer["score"] < LOWEST_SCORE:
         return None
-    occupied = [imgt for (imgt, _), residue in answer["numbering"] if residue != "-"]
+    occupied = [f"{imgt}{letter}".strip() for (imgt, letter), residue in answer["numbering"] if residue != "-"]
     return Domain(
         chain=str(answer["chain_type"]),
         score=round(float(answer["score"]), 2),
         start=offset + int(answer["query_start"]),
         end=offset + int(answer["query_end"]) + 1,
-        imgt_first=int(occupied[0]),
-        imgt_last=int(occupied[-1]),
+        positions=tuple(occupied),
     )
 
 
@@ -167,8 +190,8 @@ def _key(sequence: str) -> str:
 class _Store:
     """The domains known from earlier runs: one line of JSON for each sequence, under the sequence's hash.
 
-    One file for each version of ANARCII. Of two programs that write at a time, the last one's results stay; what
-    cannot be read or written is numbered again.
+    One file for each version of ANARCII. What another program has added meanwhile is kept, but for two that write at
+    the same moment; a line that cannot be read is numbered again.
     """
 
     def __init__(self) -> None:
@@ -179,13 +202,16 @@ class _Store:
         self.path = folder / "numbering" / f"anarcii-{version}-{MODE}-{STORE_VERSION}.jsonl"
 
     def read(self) -> dict[str, tuple[Domain, ...]]:
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            return dict(_from_line(line) for line in lines)
-        except (OSError, ValueError, TypeError, KeyError):
-            return {}
+        known = {}
+        with contextlib.suppress(OSError):
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                    key, domains = _from_line(line)
+                    known[key] = domains
+        return known
 
     def write(self, known: dict[str, tuple[Domain, ...]]) -> None:
+        known = self.read() | known
         lines = (json.dumps({"sequence": key, "domains": _rows(found)}) for key, found in sorted(known.items()))
         with contextlib.suppress(OSError, RunError):  # a cache is a convenience
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,13 +220,12 @@ class _Store:
 
 
 def _rows(found: Iterable[Domain]) -> list[tuple[object, ...]]:
-    return [astuple(domain) for domain in found]
+    return [(*astuple(domain)[:-1], " ".join(domain.positions)) for domain in found]
 
 
 def _from_line(line: str) -> tuple[str, tuple[Domain, ...]]:
     record = json.loads(line)
     domains = []
-    for chain, score, *places in record["domains"]:
-        start, end, first, last = (int(place) for place in places)
-        domains.append(Domain(str(chain), float(score), start, end, first, last))
+    for chain, score, start, end, positions in record["domains"]:
+        domains.append(Domain(str(chain), float(score), int(start), int(end), tuple(positions.split())))
     return str(record["sequence"]), tuple(domains)
