@@ -3,6 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from tailbind.checkpoint import load_state, save_state
 from tailbind.errors import FeatureError
@@ -81,10 +84,11 @@ def test_a_missing_column_is_named_with_its_file(table: AffinityTable, parts: Pa
 
 
 @pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("pca", [0, 4])
 def test_the_state_rebuilds_it_to_the_bit_through_a_file(
-    table: AffinityTable, parts: Parts, tmp_path: Path, standardize: bool
+    table: AffinityTable, parts: Parts, tmp_path: Path, standardize: bool, pca: int
 ) -> None:
-    options = Columns("esm2_pca_", standardize)
+    options = Columns("esm2_pca_", standardize, pca)
     fitted = options.fit(table, parts["train"])
     save_state(tmp_path / "a.pth", "model", {"features": fitted.state()})
     again = options.from_state(load_state(tmp_path / "a.pth", "model")["features"])
@@ -92,6 +96,80 @@ def test_the_state_rebuilds_it_to_the_bit_through_a_file(
     np.testing.assert_array_equal(again.transform(table).dense, fitted.transform(table).dense)
     assert again.names == fitted.names
     assert again.prefix == "esm2_pca_"
+
+
+@pytest.fixture
+def holed(table: AffinityTable, parts: Parts) -> AffinityTable:
+    """The table with an empty column in two of its test rows, as a table to predict for may have."""
+    features = table.features.copy()
+    features[parts["test"][0], 3] = np.nan
+    features[parts["test"][1]] = np.nan
+    return replace(table, features=features)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_components_are_those_of_scikit_learn_on_training_rows(
+    table: AffinityTable, parts: Parts, standardize: bool
+) -> None:
+    train = table.features[parts["train"]].astype(np.float64)
+    steps = [StandardScaler()] if standardize else []
+    judge = make_pipeline(*steps, PCA(4, svd_solver="full")).fit(train)
+    expected = judge.transform(table.features.astype(np.float64))
+    features = Columns(standardize=standardize, pca=4).fit(table, parts["train"]).transform(table)
+    signs = np.sign((features.dense * expected).sum(axis=0))
+    np.testing.assert_allclose(features.dense * signs, expected, atol=1e-4)
+    assert features.names == ("esm2_pca_ pca 0", "esm2_pca_ pca 1", "esm2_pca_ pca 2", "esm2_pca_ pca 3")
+    assert features.dense.dtype == np.float32
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_components_are_learned_from_training_rows_in_any_order(
+    table: AffinityTable, parts: Parts, standardize: bool
+) -> None:
+    spoiled = table.features.copy()
+    spoiled[parts["val"]], spoiled[parts["test"]] = 1e6, np.nan
+    options = Columns(standardize=standardize, pca=3)
+    clean = options.fit(table, parts["train"])
+    other = options.fit(replace(table, features=spoiled), parts["train"])
+    assert clean.reduction is not None
+    assert other.reduction is not None
+    np.testing.assert_array_equal(clean.reduction.components, other.reduction.components)
+    backwards = options.fit(table, parts["train"][::-1].copy())
+    np.testing.assert_allclose(backwards.transform(table).dense, clean.transform(table).dense, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_an_incomplete_row_is_incomplete_in_its_components(
+    table: AffinityTable, parts: Parts, holed: AffinityTable, standardize: bool
+) -> None:
+    fitted = Columns(standardize=standardize, pca=3).fit(table, parts["train"])
+    features = fitted.transform(holed)
+    gone = np.zeros(len(table), bool)
+    gone[parts["test"][:2]] = True
+    assert np.isnan(features.dense[gone]).all()
+    np.testing.assert_array_equal(features.complete, ~gone)
+    np.testing.assert_array_equal(features.dense[~gone], fitted.transform(table).dense[~gone])
+
+
+def test_components_of_some_rows_are_those_of_all(table: AffinityTable, parts: Parts) -> None:
+    fitted = Columns(pca=5).fit(table, parts["train"])
+    every = fitted.transform(table).dense
+    some = fitted.transform(replace(table, frame=table.frame[7:20], features=table.features[7:20])).dense
+    np.testing.assert_allclose(some, every[7:20], rtol=1e-6, atol=1e-6)
+    assert fitted.transform(replace(table, frame=table.frame[:0], features=table.features[:0])).dense.shape == (0, 5)
+
+
+def test_more_components_than_columns_are_refused(table: AffinityTable, parts: Parts) -> None:
+    with pytest.raises(FeatureError, match=r"PCA must have 1 to 12 components here"):
+        Columns(pca=13).fit(table, parts["train"])
+
+
+def test_a_state_of_before_pca_still_loads(table: AffinityTable, parts: Parts) -> None:
+    fitted = Columns(standardize=True).fit(table, parts["train"])
+    state = fitted.state()
+    del state["pca"]
+    again = Columns(standardize=True).from_state(state)
+    np.testing.assert_array_equal(again.transform(table).dense, fitted.transform(table).dense)
 
 
 def test_a_pipeline_puts_blocks_side_by_side_and_comes_back(table: AffinityTable, parts: Parts) -> None:

@@ -2,4 +2,13 @@
 
 from tailbind.options import Registry
 
-FEATURES = Registry("features", {"columns": "tailbind.features.columns:Columns"})
+FEATURES = Registry(
+    "features",
+    {
+        "columns": "tailbind.features.columns:Columns",
+        "sites": "tailbind.features.sites:Sites",
+        "composition": "tailbind.features.composition:Composition",
+        "descriptors": "tailbind.features.descriptors:Descriptors",
+        "language_model": "tailbind.features.language_model:LanguageModel",
+    },
+)

@@ -1,43 +1,42 @@
-"""What every feature block can do, and what it hands on."""
+"""What every feature block can do.
+
+A block is a frozen dataclass of options. `fit` learns from the training rows and nothing else; `transform` gives the
+features of any table's rows, alone or among others the same. What a block has learned is its `state`.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of a table's rows.
-
-    Attributes
-    ----------
-    dense : (n_samples, n_features) float32
-    names : one per column, for messages and explanations
-    """
-
-    dense: NDArray[np.float32]
-    names: tuple[str, ...]
 
 
 class FittedBlock(Protocol):
     """A feature block that has learned all it needs from the training rows."""
+
+    reads_sequences: ClassVar[bool]
 
     def transform(self, table: AffinityTable) -> Features:
         """Return the features of every row of `table`."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return all that rebuilds the block, as arrays, strings and JSON-able values."""
+        """Return all that rebuilds the block, as tensors, arrays, strings and JSON-able values."""
         ...
 
 
 class Block(Protocol):
-    """The options of a feature block."""
+    """The options of a feature block.
+
+    Attributes
+    ----------
+    reads_sequences : whether it reads heavy, light and antigen, or else numbered columns of the table
+    """
+
+    reads_sequences: ClassVar[bool]
 
     def fit(self, table: AffinityTable, rows: NDArray[np.intp]) -> FittedBlock:
         """Learn from `rows` of `table`, the training rows, and nothing else."""

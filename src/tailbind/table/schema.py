@@ -137,6 +137,10 @@ class AffinityTable:
             return self
         return replace(self, frame=self.frame.filter(pl.Series(chosen)), features=self.features[chosen])
 
+    def stretch(self, rows: slice) -> "AffinityTable":
+        """Return the table of consecutive rows; nothing is copied."""
+        return replace(self, frame=self.frame[rows], features=self.features[rows])
+
     @property
     def pkd(self) -> NDArray[np.float64]:
         """(n_samples,) measured pKd."""
