@@ -136,7 +136,8 @@ def test_interrupting_is_one_line_and_exit_code_130(
     monkeypatch.setattr(Trainer, "run", interrupted)
     assert main(["train", str(simulated_csv), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
     assert capsys.readouterr().err == (
-        "tailbind: Interrupted. An unfinished training goes on with --resume, a ladder with the same command.\n"
+        "tailbind: Interrupted. An unfinished training goes on with --resume, "
+        "a ladder and embed with the same command.\n"
     )
 
 

@@ -8,7 +8,7 @@ import tailbind
 
 def test_the_public_names_are_these() -> None:
     assert tailbind.__all__ == [
-        "RunSummary", "TailbindError", "compare", "demo", "evaluate", "load", "predict", "read_table", "train",
+        "RunSummary", "TailbindError", "compare", "demo", "embed", "evaluate", "load", "predict", "read_table", "train",
     ]  # fmt: skip
     for name in tailbind.__all__:
         assert getattr(tailbind, name).__doc__, name

@@ -2,7 +2,7 @@
 
 >>> import tailbind
 >>> sorted(tailbind.__all__)
-['RunSummary', 'TailbindError', 'compare', 'demo', 'evaluate', 'load', 'predict', 'read_table', 'train']
+['RunSummary', 'TailbindError', 'compare', 'demo', 'embed', 'evaluate', 'load', 'predict', 'read_table', 'train']
 
 The names are imported when first used, so `import tailbind` is quick.
 """
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from tailbind.errors import TailbindError
     from tailbind.predictor import load
     from tailbind.table.reading import read_table
-    from tailbind.workflows import RunSummary, compare, demo, evaluate, predict, train
+    from tailbind.workflows import RunSummary, compare, demo, embed, evaluate, predict, train
 
 _HOMES = {
     "RunSummary": "tailbind.workflows",
     "TailbindError": "tailbind.errors",
     "compare": "tailbind.workflows",
     "demo": "tailbind.workflows",
+    "embed": "tailbind.workflows",
     "evaluate": "tailbind.workflows",
     "load": "tailbind.predictor",
     "predict": "tailbind.workflows",
@@ -34,6 +35,7 @@ __all__ = [
     "TailbindError",
     "compare",
     "demo",
+    "embed",
     "evaluate",
     "load",
     "predict",

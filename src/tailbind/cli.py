@@ -26,6 +26,30 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Chains(StrEnum):
+    """What an encoder reads at a time, as `--chains` takes it."""
+
+    JOINED = "joined"
+    SEPARATE = "separate"
+
+
+class Pool(StrEnum):
+    """Which residues' vectors are averaged, as `--pool` takes it."""
+
+    MEAN = "mean"
+    CDR = "cdr"
+    BOTH = "both"
+
+
+class Precision(StrEnum):
+    """What an encoder computes in, as `--precision` takes it."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 #: What Typer raises for a wrong command line: BadParameter's ancestor below Exception. Typer brings Click
 #: along under a name that has changed between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -223,6 +247,72 @@ def predict(
 
 
 @app.command()
+def embed(
+    data: Annotated[list[Path], typer.Argument(help="Table with heavy or light sequences; or several.")],
+    out: Annotated[Path, typer.Option(help="New Parquet or CSV file: the table with the feature columns.")],
+    encoder: Annotated[
+        str, typer.Option(help="Protein language model: a name on the Hugging Face hub, or a folder.")
+    ] = "facebook/esm2_t33_650M_UR50D",
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the hub.")] = "",
+    chains: Annotated[
+        Chains, typer.Option(help="Heavy, light and antigen as one sequence, or each for itself.")
+    ] = Chains.JOINED,
+    pool: Annotated[Pool, typer.Option(help="Average over all residues, those in CDRs, or both.")] = Pool.MEAN,
+    layers: Annotated[
+        str, typer.Option(metavar="N[,N…]", help="Layers whose vectors are averaged; -1 is the last.")
+    ] = "-1",
+    pca: Annotated[
+        int, typer.Option(min=0, help="Principal components to write instead of the vectors, fitted on all rows.")
+    ] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="Numbers to compute in; auto: half precision on a GPU.")
+    ] = Precision.AUTO,
+    device: DeviceOption = Device.AUTO,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder to keep vectors in; the user's cache unless given.")
+    ] = None,
+    batch_tokens: Annotated[int, typer.Option(min=0, help="Tokens in a batch at most; 0: what suits the device.")] = 0,
+    window: Annotated[
+        int, typer.Option(min=0, help="Residues read at a time at most; 0: the encoder's own maximum.")
+    ] = 0,
+    overlap: Annotated[int, typer.Option(min=0, help="Residues that neighbouring windows share.")] = 128,
+    prefix: Annotated[str, typer.Option(help="Of the feature columns; from the encoder's name unless given.")] = "",
+) -> None:
+    """Write a table with a protein language model's vectors of its sequences as feature columns.
+
+    Stopped at any time, the same command goes on where it was.
+    """
+    from tailbind.workflows import embed as run_embed
+    from tailbind.workflows.embedding import embedded_lines
+
+    try:
+        chosen = tuple(int(layer) for layer in layers.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--layers must be whole numbers, as in -1 or 30,33; got {layers!r}.") from None
+    done = run_embed(
+        data,
+        out=out,
+        encoder=encoder,
+        revision=revision,
+        chains=chains.value,
+        pool=pool.value,
+        layers=chosen,
+        pca=pca,
+        precision=precision.value,
+        device=device.value,
+        store="" if store is None else store,
+        batch_tokens=batch_tokens,
+        window=window,
+        overlap=overlap,
+        prefix=prefix,
+        notify=_tell,
+        console=Console(stderr=True),
+    )
+    for line in embedded_lines(done):
+        _print(line)
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Recipe to print with every default filled in.")] = None,
     set_: Annotated[
@@ -264,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'A file'}: {error.strerror or error}.")
     if code == INTERRUPTED:
-        _fail("Interrupted. An unfinished training goes on with --resume, a ladder with the same command.")
+        _fail("Interrupted. An unfinished training goes on with --resume, a ladder and embed with the same command.")
     return code if isinstance(code, int) else 0
 
 
