@@ -1,13 +1,19 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge as JudgeRidge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tailbind.models import contract
-from tailbind.models.baselines import NearestNeighbour, Ridge, SourceMean, TrainingMean
+from tailbind.checkpoint import load_state, save_state
+from tailbind.models import contract, least_squares, neighbours
+from tailbind.models.baselines import ALPHAS, NearestNeighbour, Ridge, SourceMean, TrainingMean
+from tailbind.models.neighbours import Neighbours
+from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
 
 Parts = dict[str, np.ndarray]
@@ -118,7 +124,7 @@ def test_the_nearest_neighbour_looks_at_training_rows_alone_and_comes_back(table
     np.testing.assert_array_equal(other.predict(table.features, parts["val"]), predicted)
     again = NearestNeighbour.from_state(model.state())
     np.testing.assert_array_equal(again.predict(table.features, parts["val"]), predicted)
-    assert again.points.dtype == np.float32
+    assert again.points.dense.dtype == np.float32
 
 
 def test_the_nearest_neighbour_bears_a_constant_column(table: AffinityTable, parts: Parts) -> None:
@@ -126,3 +132,131 @@ def test_the_nearest_neighbour_bears_a_constant_column(table: AffinityTable, par
     predicted = NearestNeighbour().fit(X, table.pkd, parts["train"]).predict(X, parts["test"])
     plain = NearestNeighbour().fit(table.features, table.pkd, parts["train"]).predict(table.features, parts["test"])
     np.testing.assert_array_equal(predicted, plain)
+
+
+# --- a sparse block beside the dense one -------------------------------------------------------------
+
+
+def with_sparse(table: AffinityTable, n_sparse: int = 40) -> Features:
+    """The table's features beside a sparse block; some of its columns are alike, constant or empty."""
+    rng = np.random.default_rng(0)
+    sparse = (rng.random((len(table), n_sparse)) < 0.15) * rng.choice([1.0, 2.0], (len(table), n_sparse))
+    sparse[:, 1], sparse[:, 2], sparse[:, 3] = sparse[:, 0], 1.0, 0.0
+    names = tuple(f"s{column}" for column in range(n_sparse))
+    return Features(table.features, table.feature_names, csr_array(sparse.astype(np.float32)), names)
+
+
+def judged_ridge(X: Features, y: np.ndarray, train: np.ndarray, alpha: float) -> np.ndarray:
+    """Predict by scikit-learn, with the dense columns standardised and the sparse ones made dense as they are."""
+    scaled = StandardScaler().fit(X.dense[train].astype(np.float64)).transform(X.dense.astype(np.float64))
+    columns = np.hstack([scaled, X.sparse.toarray()])
+    return JudgeRidge(alpha).fit(columns[train], y[train]).predict(columns)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 30.0])
+@pytest.mark.parametrize(("most_exact", "tolerance"), [(2_000, 1e-6), (0, 1e-3)])
+@pytest.mark.parametrize("chunk", [16_384, 100])
+def test_ridge_with_a_sparse_block_is_scikit_learns(
+    table: AffinityTable,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    alpha: float,
+    most_exact: int,
+    tolerance: float,
+    chunk: int,
+) -> None:
+    monkeypatch.setattr(contract, "CHUNK", chunk)
+    monkeypatch.setattr(least_squares, "MOST_EXACT", most_exact)
+    X, train = with_sparse(table), parts["train"]
+    model = Ridge(alpha).fit(X, table.pkd, train)
+    expected = judged_ridge(X, table.pkd, train, alpha)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=tolerance)
+    np.testing.assert_allclose(model.predict(X, parts["test"]), expected[parts["test"]], rtol=tolerance)
+    assert np.abs(model.sparse_coefficients[0] - model.sparse_coefficients[1]) < 1e-3
+    assert model.sparse_coefficients[3] == 0
+
+
+def test_ridge_needs_no_dense_column(table: AffinityTable, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = replace(with_sparse(table), dense=np.zeros((len(table), 0), np.float32), names=())
+    exact = Ridge().fit(X, table.pkd, parts["train"]).predict(X)
+    monkeypatch.setattr(least_squares, "MOST_EXACT", 0)
+    np.testing.assert_allclose(Ridge().fit(X, table.pkd, parts["train"]).predict(X), exact, rtol=1e-4)
+    expected = JudgeRidge(1.0).fit(X.sparse.toarray()[parts["train"]], table.pkd[parts["train"]])
+    np.testing.assert_allclose(exact, expected.predict(X.sparse.toarray()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("points", [2**24, 7 * 1000, 1])
+def test_the_nearest_neighbour_with_a_sparse_block_is_brute_force_s(
+    table: AffinityTable, parts: Parts, monkeypatch: pytest.MonkeyPatch, points: int
+) -> None:
+    monkeypatch.setattr(neighbours, "MOST_DISTANCES", points)
+    X, train, test = with_sparse(table), parts["train"], parts["test"][:60]
+    predicted = NearestNeighbour().fit(X, table.pkd, train).predict(X, test)
+    scaled = StandardScaler().fit(X.dense[train].astype(np.float64)).transform(X.dense.astype(np.float64))
+    columns = np.hstack([scaled, X.sparse.toarray()])
+    distance = np.linalg.norm(columns[test][:, None] - columns[train][None], axis=2)
+    taken = np.where(table.pkd[train][None] == predicted[:, None], distance, np.inf).min(axis=1)
+    np.testing.assert_allclose(taken, distance.min(axis=1), atol=2e-3)
+    dense = NearestNeighbour().fit(X.dense, table.pkd, train).predict(X.dense, test)
+    assert (dense != predicted).any()
+
+
+def test_with_a_sparse_block_they_come_back_from_a_file(table: AffinityTable, parts: Parts, tmp_path: Path) -> None:
+    X, train, test = with_sparse(table), parts["train"], parts["test"]
+    for model in (TrainingMean(), Ridge(), NearestNeighbour()):
+        fitted = model.fit(X, table.pkd, train)
+        save_state(tmp_path / "state.pth", "model", fitted.state())
+        again = type(model).from_state(load_state(tmp_path / "state.pth", "model"))
+        np.testing.assert_array_equal(again.predict(X, test), fitted.predict(X, test))
+
+
+@pytest.mark.parametrize("most_exact", [2_000, 0])
+def test_ridge_s_penalty_is_chosen_on_validation_rows(
+    table: AffinityTable, parts: Parts, monkeypatch: pytest.MonkeyPatch, most_exact: int
+) -> None:
+    monkeypatch.setattr(least_squares, "MOST_EXACT", most_exact)
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(len(table), 200)).astype(np.float32)
+    X = replace(
+        with_sparse(table),
+        dense=np.hstack([table.features, noise]),
+        names=tuple(f"x{column}" for column in range(table.features.shape[1] + 200)),
+    )
+    train, validation = parts["train"][:150], parts["val"]  # more columns than rows
+    y = table.pkd
+    chosen = Ridge.chosen(X, y, train, validation)
+    errors = {
+        alpha: np.square(Ridge(alpha).fit(X, y, train).predict(X, validation) - y[validation]).mean()
+        for alpha in ALPHAS
+    }
+    assert chosen.alpha == min(errors, key=errors.__getitem__) > 1
+    expected = judged_ridge(X, y, train, chosen.alpha)
+    np.testing.assert_allclose(chosen.predict(X), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("most_exact", [2_000, 0])
+def test_a_constant_column_has_no_say_however_its_mean_is_rounded(
+    monkeypatch: pytest.MonkeyPatch, most_exact: int
+) -> None:
+    monkeypatch.setattr(least_squares, "MOST_EXACT", most_exact)
+    rng, n = np.random.default_rng(0), 49_286  # the mean of so many ones, gathered in chunks, is not quite 1
+    dense = np.column_stack([rng.normal(size=n), np.ones(n), np.full(n, 0.3)]).astype(np.float32)
+    sparse = csr_array((rng.random((n, 3)) < 0.01).astype(np.float32))
+    y = dense[:, 0] + 7 + rng.normal(scale=0.1, size=n)
+    for X in (Features(dense, ("a", "b", "c")), Features(dense, ("a", "b", "c"), sparse, ("d", "e", "f"))):
+        model = Ridge().fit(X, y, np.arange(n))
+        assert model.coefficients == pytest.approx([1, 0, 0], abs=0.01)
+        assert model.intercept == pytest.approx(7, abs=0.01)
+
+
+def test_the_nearest_neighbour_makes_few_wide_rows_dense_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse = csr_array(np.eye(60, 5_000, dtype=np.float32))
+    X = Features(np.zeros((60, 1), np.float32), ("x",), sparse, tuple(f"s{column}" for column in range(5_000)))
+    monkeypatch.setattr("tailbind.models.neighbours.MOST_DISTANCES", 20_000)
+    widths: list[int] = []
+    of_piece = Neighbours._of_piece
+    monkeypatch.setattr(
+        Neighbours, "_of_piece", lambda self, piece: (widths.append(len(piece)), of_piece(self, piece))[1]
+    )
+    assert Neighbours(X).nearest(X).tolist() == list(range(60))
+    assert max(widths) == 4

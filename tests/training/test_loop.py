@@ -345,6 +345,14 @@ def test_a_likelihood_starts_at_the_mean_label(data: Data) -> None:
     assert lifted == pytest.approx(data.y[TRAIN].mean(), abs=1e-4)
 
 
+def test_any_loss_starts_at_the_mean_label_where_the_options_say_so(data: Data) -> None:
+    before = MODEL.build(data.X.shape[1], SEED).predict(data.X)
+    as_it_is = trainer(data, loss=WeightedMse())
+    moved = trainer(data, options=replace(OPTIONS, start_at_mean=True), loss=WeightedMse())
+    np.testing.assert_array_equal(as_it_is.network.predict(data.X), before)
+    np.testing.assert_allclose(moved.network.predict(data.X), before + data.y[TRAIN].mean(), rtol=1e-5)
+
+
 def test_a_noise_has_no_weight_decay_a_faster_pace_and_the_schedule_of_the_weights(data: Data) -> None:
     learner = trainer(data, loss=Tobit(sigma=0.0), optimizer=AdamW(1e-3, 0.5))
     rates = []

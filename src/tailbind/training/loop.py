@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from tailbind.errors import TrainingError
+from tailbind.models.contract import Inputs
 from tailbind.models.mlp import Network
+from tailbind.models.tensors import InputTensors, as_tensors
 from tailbind.training.losses import NormalNoise, sides
 from tailbind.training.schedule import OptimizerOptions, Stepping
 from tailbind.training.stages import Stage, TrainingOptions
@@ -116,7 +118,7 @@ class Trainer:
     Parameters
     ----------
     network : untrained, already on the device to train on; with a `NoisyLoss` it is made to start at the mean label
-    X : (n_samples, n_features) float32, all rows of the table
+    X : features of all rows of the table: a `Features` record, or (n_samples, n_features) float32
     y : (n_samples,) pKd
     relation : (n_samples,) "=", "<" or ">", for losses that take bounds
     weight : (n_samples,) weight of each row in the loss
@@ -130,7 +132,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        X: NDArray[np.float32],
+        X: Inputs,
         y: NDArray[np.float64],
         relation: NDArray[np.str_],
         weight: NDArray[np.float64],
@@ -152,13 +154,13 @@ class Trainer:
         self.best_weights: list[dict[str, Tensor]] = []
         self._best_losses: list[dict[str, Tensor]] = []
         device = network.device
-        self._X = _on_device(torch.from_numpy(X), device, notify)
+        self._X = _on_device(as_tensors(X), device, notify)
         self._y = torch.from_numpy(y.astype(np.float32)).to(device)
         self._side = torch.from_numpy(sides(relation)).to(device)
         self._weight = torch.from_numpy(weight.astype(np.float32)).to(device)
         self._validation = torch.from_numpy(validation)
         self._members: list[_Member] = []
-        if isinstance(loss, NoisyLoss):
+        if options.start_at_mean or isinstance(loss, NoisyLoss):
             # Beyond a bound the likelihood is flat. A network that came from pKd 0 would be scaled up until its
             # measured rows fit, with nothing to hold those below a floor: they would end several pKd too low.
             network.start_at(float(y[stages[0].rows].mean()))
@@ -306,7 +308,7 @@ class Trainer:
             for batch in batches(order.to(self._X.device), self.batch_size):
                 there = batch.to(device)
                 member.optimizer.zero_grad(set_to_none=True)
-                predicted = member.module(self._X[batch].to(device)).squeeze(-1)
+                predicted = member.module(*self._X.take(batch).to(device).arguments).squeeze(-1)
                 loss = member.loss(predicted, self._y[there], self._weight[there], self._side[there]).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
                 if self.options.clip_grad_norm:
@@ -363,7 +365,7 @@ def _noise(losses: Sequence[RowLoss]) -> list[float] | None:
     return noises or None
 
 
-def _on_device(X: Tensor, device: torch.device, notify: Callable[[str], None]) -> Tensor:
+def _on_device(X: InputTensors, device: torch.device, notify: Callable[[str], None]) -> InputTensors:
     """Return the features on the device where they fit, else where they are."""
     try:
         return X.to(device)

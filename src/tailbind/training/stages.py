@@ -22,6 +22,7 @@ class TrainingOptions:
     clip_grad_norm : largest norm of the gradient; 0 does not clip
     checkpoint_every : epochs between kept checkpoints
     seed : of weights, batches and dropout; member m of an ensemble has `seed` + m
+    start_at_mean : begin at the mean training label instead of pKd 0, as losses that take bounds always do
     finetune_epochs : epochs of a second stage on the `finetune_bins` alone; 0 for none
     finetune_lr : its constant learning rate
     tensorboard : also log to `tensorboard/` in the run folder
@@ -32,6 +33,7 @@ class TrainingOptions:
     clip_grad_norm: float = bounded(0.0, low=0)
     checkpoint_every: int = bounded(10, low=1)
     seed: int = bounded(42, low=0, high=2**32 - 1)
+    start_at_mean: bool = False
     finetune_epochs: int = bounded(0, low=0)
     finetune_lr: float = bounded(1e-5, above=0, high=10)
     finetune_bins: tuple[str, ...] = one_of(EXTREME_BINS, BIN_NAMES)
