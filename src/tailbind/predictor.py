@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from tailbind.checkpoint import Checkpoint, load_checkpoint
 from tailbind.errors import CheckpointError
-from tailbind.features.pipeline import FeaturePipeline, column_prefix
+from tailbind.features.pipeline import FeaturePipeline, column_prefix, reads_sequences
 from tailbind.models import MODELS
 from tailbind.run_folder import first_difference, open_run
 from tailbind.runtime import choose_device
 from tailbind.scale import bin_names, kd_from_pkd
+from tailbind.table.features import Features
 from tailbind.table.reading import read_table
 from tailbind.table.schema import AffinityTable
 
@@ -37,23 +38,32 @@ class Predictor:
 
     def read(self, paths: str | Path | Sequence[str | Path], *, labels: bool = False) -> AffinityTable:
         """Read a table with the columns this model needs; rows without features are kept."""
-        prefix = column_prefix(self.features.blocks)
-        return read_table(paths, feature_prefix=prefix, labels=labels, keep_incomplete=True)
+        blocks = self.features.blocks
+        return read_table(
+            paths,
+            feature_prefix=column_prefix(blocks),
+            sequences=reads_sequences(blocks),
+            labels=labels,
+            keep_incomplete=True,
+        )
 
-    def predict_pkd(self, table: AffinityTable) -> NDArray[np.float64]:
-        """Return (n_samples, n_members) predicted pKd, nan where a row has no features.
+    def compute_features(self, table: AffinityTable) -> Features:
+        """Return the features of every row, as the model was trained on them.
 
         Raises
         ------
         FeatureError
             When the table lacks a column the model was trained on.
         """
-        dense = self.features.transform(table).dense
-        complete = np.flatnonzero(np.isfinite(dense).all(axis=1))
-        members = np.full((len(table), len(self.model.members)), np.nan)
+        return self.features.transform(table)
+
+    def predict_pkd(self, features: Features) -> NDArray[np.float64]:
+        """Return (n_samples, n_members) predicted pKd, nan where a row has no features."""
+        complete = np.flatnonzero(features.complete)
+        members = np.full((len(features), len(self.model.members)), np.nan)
         if len(complete):
-            rows = None if len(complete) == len(table) else complete
-            members[complete] = self.model.predict_members(dense, rows)
+            rows = None if len(complete) == len(features) else complete
+            members[complete] = self.model.predict_members(features, rows)
         return members
 
     def predict(self, table: AffinityTable) -> pl.DataFrame:
@@ -63,9 +73,11 @@ class Predictor:
         -------
         DataFrame
             `row_id, predicted_pkd, predicted_kd_nm, affinity_bin`, and `predicted_sd` over the members of an
-            ensemble; all but `row_id` null for rows without features.
+            ensemble; all but `row_id` null for rows without features. Where features are computed from sequences,
+            also `unseen`: what of the row training never saw, in words, null where nothing.
         """
-        members = self.predict_pkd(table)
+        features = self.compute_features(table)
+        members = self.predict_pkd(features)
         pkd = members.mean(axis=1)
         known = np.isfinite(pkd)
         frame = pl.DataFrame(
@@ -78,8 +90,12 @@ class Predictor:
         )
         if members.shape[1] > 1:
             frame = frame.with_columns(pl.Series("predicted_sd", members.std(axis=1, ddof=1)))
+        if features.unseen is not None:
+            unseen = np.where(known, features.unseen, "").astype(object)
+            frame = frame.with_columns(pl.Series("unseen", unseen, dtype=pl.String))
         numbers = pl.col(pl.Float64).fill_nan(None)
-        return frame.with_columns(numbers, pl.col("affinity_bin").replace("", None))
+        texts = pl.col("affinity_bin", *(["unseen"] if features.unseen is not None else []))
+        return frame.with_columns(numbers, texts.replace("", None))
 
 
 def load(run: str | Path, device: str = "auto") -> Predictor:

@@ -5,6 +5,7 @@ import pytest
 
 from tailbind.errors import RecipeError
 from tailbind.features import FEATURES
+from tailbind.features.columns import Columns
 from tailbind.models import MODELS
 from tailbind.models.mlp import Mlp
 from tailbind.options import Registry, read_options
@@ -15,6 +16,7 @@ from tailbind.training import LOSSES, OPTIMIZERS, SCHEDULES
 from tailbind.training.losses import FocalMse, Tobit, WeightedMse
 from tailbind.training.schedule import Adam, AdamW, CosineRestarts, Plateau
 from tailbind.training.stages import TrainingOptions
+from tailbind.workflows.plan import resolve
 
 REGISTRIES = {"split": SPLITS, "model": MODELS, "loss": LOSSES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
@@ -155,6 +157,50 @@ def test_the_description_is_the_recipes_own(folder: Path) -> None:
     assert load_recipe(write(folder, "a.toml", 'extends = "v2"\n')).description == ""
 
 
+def test_an_inherited_block_is_left_out(folder: Path) -> None:
+    child = write(
+        folder, "child.toml", 'extends = "v2"\n[features]\ncolumns = false\n[features.sites]\nidentity = 0.8\n'
+    )
+    recipe = load_recipe(child)
+    assert list(recipe.features) == ["sites"]
+    assert recipe.features["sites"].values == {"identity": 0.8}
+    grandchild = write(folder, "grandchild.toml", 'extends = "child.toml"\n[features.columns]\nstandardize = true\n')
+    again = load_recipe(grandchild)
+    assert list(again.features) == ["sites", "columns"]
+    # Left out is forgotten: nothing of v2's own comes back.
+    assert again.features["columns"].values == {"standardize": True}
+
+
+def test_a_block_is_left_out_by_an_override() -> None:
+    assert list(load_recipe("v2", ["features.columns=false", "features.sites.identity=0.8"]).features) == ["sites"]
+    assert list(load_recipe("v2-sequence", ["features.composition=false"]).features) == ["sites"]
+    last = load_recipe("v2", ["features.columns=false", "features.columns.prefix=e_"])
+    assert last.features["columns"].values["prefix"] == "e_"
+    with pytest.raises(RecipeError, match=r"must have a feature block, such as \[features\.columns\]; it has none"):
+        resolve(load_recipe("v2", ["features.columns=false"]))
+
+
+def test_the_recipe_from_sequences_prints_as_one_that_loads(folder: Path) -> None:
+    plan = resolve(load_recipe("v2-sequence"))
+    assert list(plan.features) == ["sites", "composition"]
+    assert plan.kinds["split"] == "pair"
+    assert not any(isinstance(block, Columns) for block in plan.features.values())
+    printed = write(folder, "printed.toml", plan.toml())
+    again = resolve(load_recipe(printed))
+    assert {**again.document(), "name": ""} == {**plan.document(), "name": ""}
+    v2 = resolve(load_recipe("v2")).document()
+    for section in ("model", "loss", "optimizer", "schedule"):
+        assert plan.document()[section] == v2[section]
+    assert plan.document()["training"] == {**v2["training"], "start_at_mean": True}
+
+
+def test_a_block_is_added_and_left_out_by_a_word() -> None:
+    plan = resolve(load_recipe("v2-sequence", ["features.descriptors=true", "features.composition=false"]))
+    assert list(plan.features) == ["sites", "descriptors"]
+    kept = resolve(load_recipe("v2-sequence", ["features.sites=true", "features.sites.identity=0.8"]))
+    assert kept.features["sites"].identity == 0.8
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_circle_is_told(folder: Path, length: int) -> None:
     for number in range(length):
@@ -205,7 +251,10 @@ def test_overrides_apply_in_order_and_last() -> None:
         ("model.=1", r"--set must be section\.key=value"),
         ("modle.dropout=0.4", r"--set modle\.dropout=0\.4: there is no section 'modle'; did you mean 'model'\?"),
         ("model.a.b=1", r"--set must be section\.key=value here; got 'model\.a\.b=1'"),
-        ("features.prefix=x", r"--set must be features\.BLOCK\.key=value here; got 'features\.prefix=x'"),
+        ("features.prefix=x", r"--set must be features\.BLOCK\.key=value, .* here; got 'features\.prefix=x'"),
+        ("features.columns=0", r"features\.BLOCK=false here; got 'features\.columns=0'"),
+        ("features=false", r"--set must be section\.key=value"),
+        ("features.colums=false", r"features\.colums = false must leave out .* there is; did you mean 'columns'\?"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_told(override: str, message: str) -> None:
@@ -293,7 +342,10 @@ def test_a_recipe_file_that_is_not_there(folder: Path) -> None:
         ("[modle]\ndropout = 0.4", r"Recipe bad: there is no section 'modle'; did you mean 'model'\?"),
         ("epochs = 5", r"Recipe bad: there is no section 'epochs'; known: features, loss"),
         ("model = 5", r"Recipe bad: model must be a section, \[model\]; got 5"),
-        ("[features]\nprefix = 'a'", r"Recipe bad: features\.prefix must be a section, \[features\.prefix\]; got 'a'"),
+        (
+            "[features]\nprefix = 'a'",
+            r"Recipe bad: features\.prefix must be a section, \[features\.prefix\], true to take .*; got 'a'",
+        ),
         ("[model]\nkind = 3", "kind must be text; got 3"),
         ("extends = 'v3000'", r"Recipe 'v3000' does not exist"),
     ],

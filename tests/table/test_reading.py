@@ -1,4 +1,5 @@
 import gzip
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -485,8 +486,86 @@ def test_neither_features_nor_sequences(write: Write) -> None:
 
 
 def test_sequences_without_features_are_told_apart(write: Write) -> None:
-    with pytest.raises(FeatureError, match=r"it has sequences \(heavy, antigen\), but no recipe reads those yet"):
+    with pytest.raises(
+        FeatureError,
+        match=r"it has sequences \(heavy, antigen\)\. Add the columns, or train .*: --recipe v2-sequence",
+    ):
         read_table(write("pKd,vh,antigen", "7,Q,M", features=False))
+
+
+# --- sequences that features are computed from -------------------------------------------------------
+
+
+HEAVY, LIGHT = "EVQLVESGGGLVQPGG", "DIQMTQSPSSLSASVG"
+
+
+def test_rows_with_neither_heavy_nor_light_are_dropped_and_counted_or_kept(write: Write) -> None:
+    rows = [f"7,{HEAVY},", f"6,,{LIGHT}", "5,,", "8, , ", f",{HEAVY},"]
+    file = write("pKd,vh,vl", *rows, features=False)
+    table = read_table(file, feature_prefix=None, sequences=True)
+    assert table.pkd.tolist() == [7, 6]
+    assert table.features.shape == (2, 0)
+    assert dict(table.report.dropped) == {"no pKd": 1, "no heavy or light sequence": 2}
+    assert "Dropped 2 rows: no heavy or light sequence." in table.report.lines()
+    kept = read_table(file, feature_prefix=None, sequences=True, keep_incomplete=True)
+    assert kept.pkd.tolist() == [7, 6, 5, 8]
+    assert "no heavy or light sequence" not in kept.report.dropped
+    assert len(read_table(file, feature_prefix=None)) == 4
+
+
+@pytest.mark.parametrize("column", ["vh", "vl"])
+def test_one_chain_s_column_is_enough(write: Write, column: str) -> None:
+    assert (
+        len(read_table(write(f"pKd,{column}", f"7,{HEAVY}", features=False), feature_prefix=None, sequences=True)) == 1
+    )
+
+
+def test_a_table_without_antibody_sequences_is_refused_where_they_are_needed(write: Write) -> None:
+    file = write("pKd,antigen,clone", "7,MKT,a", features=False)
+    message = (
+        r"must have antibody sequences in a column heavy or light \(or vh, .*\), .* columns are pKd, antigen, clone\."
+    )
+    with pytest.raises(FeatureError, match=message):
+        read_table(file, feature_prefix=None, sequences=True)
+    assert len(read_table(file, feature_prefix=None)) == 1
+
+
+@pytest.mark.parametrize("cell", ["12345", "n/a?", "EV1234567"])
+def test_what_is_no_protein_is_refused_where_sequences_are_needed(write: Write, cell: str) -> None:
+    path = write("heavy,pKd", "EVQLVESGG,7", f"{cell},8")
+    message = rf"heavy must hold protein sequences in one-letter code; got '{re.escape(cell.upper())}' \(line 3\)"
+    with pytest.raises(FeatureError, match=message):
+        read_table(path, feature_prefix=None, sequences=True)
+    assert len(read_table(path, feature_prefix=None)) == 2  # where nothing is computed from it, a check tells
+
+
+@pytest.mark.parametrize("column", ["vh", "Light Chain", "antigen_seq"])
+def test_dna_is_refused_where_sequences_are_needed(write: Write, column: str) -> None:
+    rows = [f"7,{HEAVY},{HEAVY}", f"7,{HEAVY},{'gaggtgcagctg' * 6}", f"6,{HEAVY},"]
+    file = write(f"pKd,heavy,{column}" if column != "vh" else "pKd,x,vh", *rows, features=False)
+    message = rf"{column} must hold protein sequences; got DNA or RNA \(line 3\)\. Translate them\."
+    with pytest.raises(FeatureError, match=message):
+        read_table(file, feature_prefix=None, sequences=True)
+    assert len(read_table(file, feature_prefix=None)) == 3
+
+
+def test_letters_that_are_no_amino_acids_are_told_with_an_example(write: Write, tmp_path: Path) -> None:
+    rows = [f"7,{HEAVY},{LIGHT}", f"6,{HEAVY}X,{LIGHT}", f"6,{HEAVY},", f"6,Z*{HEAVY},{LIGHT}"]
+    first = write("pKd,vh,vl", *rows, features=False)
+    warning = "Warning: 2 heavy sequences have letters that are none of the twenty amino acids, such as X (lines 3, 5)."
+    assert warning in read_table(first, feature_prefix=None, sequences=True).report.notes
+    assert read_table(first, feature_prefix=None).report.notes == ()
+    second = tmp_path / "second.csv"
+    second.write_text(f"pKd,vh\n7,{HEAVY}B\n", encoding="utf-8")
+    notes = read_table([first, second], feature_prefix=None, sequences=True).report.notes
+    assert any(note.startswith("Warning: 1 heavy sequences of second.csv have letters") for note in notes)
+
+
+def test_numbered_columns_and_sequences_may_both_be_needed(write: Write) -> None:
+    file = write("pKd,vh", f"7,{HEAVY}", "6,")
+    table = read_table(file, sequences=True)
+    assert table.features.shape[0] == 1
+    assert table.features.shape[1] > 0
 
 
 # --- labels that cannot be ---------------------------------------------------------------------------

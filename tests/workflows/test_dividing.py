@@ -17,7 +17,7 @@ from tailbind.table import grouping
 from tailbind.table.grouping import antibody_groups, find_families
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.table.splitting import RandomSplit
-from tailbind.workflows import dividing, training
+from tailbind.workflows import dividing, fitting, preparing
 from tailbind.workflows.dividing import read_families
 
 TINY = ("model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64")
@@ -204,13 +204,13 @@ def test_resume_reads_what_was_found_out_before(
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_append", stop)
+        patch.setattr(fitting, "_append", stop)
         with pytest.raises(Stopped):
             tailbind.train(families_csv, out=tmp_path / "run", overrides=TINY, device="cpu")
     whole = tailbind.train(families_csv, out=tmp_path / "whole", overrides=TINY, device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(dividing, "leak_report", not_again)
-        patch.setattr(training, "find_families", not_again)
+        patch.setattr(preparing, "find_families", not_again)
         resumed = tailbind.train(families_csv, out=tmp_path / "run", overrides=TINY, device="cpu", resume=True)
     assert resumed.metrics["leakage"] == whole.metrics["leakage"]
     assert resumed.metrics["test"]["intervals"] == whole.metrics["test"]["intervals"]

@@ -15,7 +15,7 @@ import tailbind
 from tailbind import runtime
 from tailbind.cli import main
 from tailbind.errors import RunError
-from tailbind.workflows import evaluating, training
+from tailbind.workflows import evaluating, fitting
 
 TINY = ("model.hidden_dims=[8, 4]", "training.epochs=3", "training.batch_size=64", "training.checkpoint_every=2")
 
@@ -42,7 +42,7 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
     monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abc", b"no picture, for speed"))
     options = {"recipe": recipe, "overrides": changes, "device": "cpu"}
     whole = tailbind.train(simulated_csv, out=tmp_path / "whole", **options)  # type: ignore[arg-type]
-    honest_replace, honest_append = Path.replace, training._append
+    honest_replace, honest_append = Path.replace, fitting._append
     n_writes = 0
 
     def strike_at(patch: pytest.MonkeyPatch, kill_at: int) -> None:
@@ -61,7 +61,7 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
                 raise Killed
 
         patch.setattr(Path, "replace", replace)
-        patch.setattr(training, "_append", append)
+        patch.setattr(fitting, "_append", append)
 
     for kill_at in range(1, 100) if recipe == "v1" else range(5, 100, 3):
         out, n_writes = tmp_path / f"killed-{kill_at}", 0
@@ -133,7 +133,7 @@ def unfinished(simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def stop(path: Path, line: str) -> None:
         raise Killed
 
-    monkeypatch.setattr(training, "_append", stop)
+    monkeypatch.setattr(fitting, "_append", stop)
     with pytest.raises(Killed):
         tailbind.train(simulated_csv, out=tmp_path / "run", overrides=TINY, device="cpu")
     monkeypatch.undo()

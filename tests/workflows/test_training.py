@@ -87,7 +87,7 @@ def test_config_holds_the_recipe_with_every_default(run_v2: tailbind.RunSummary)
     assert config["name"] == "v2"
     assert config["model"] == {
         "kind": "mlp", "hidden_dims": [32, 16], "activation": "gelu", "initialization": "xavier_uniform",
-        "batch_norm": True, "dropout": 0.3, "members": 1,
+        "batch_norm": True, "dropout": 0.3, "members": 1, "embedding_dim": 64,
     }  # fmt: skip
     assert config["loss"] == {"kind": "focal", "gamma": 2.0, "weights": "inverse", "extreme_factor": 10.0}
 

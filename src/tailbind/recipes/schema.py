@@ -122,6 +122,10 @@ def parse_override(text: str) -> dict[str, Any]:
     {'model': {'hidden_dims': [256, 128]}}
     >>> parse_override("loss.kind=mse")
     {'loss': {'kind': 'mse'}}
+    >>> parse_override("features.columns=false")
+    {'features': {'columns': False}}
+    >>> parse_override("features.descriptors=true")
+    {'features': {'descriptors': True}}
     """
     path, equals, raw = text.partition("=")
     keys = [key.strip() for key in path.split(".")]
@@ -129,14 +133,18 @@ def parse_override(text: str) -> dict[str, Any]:
         raise RecipeError(f"--set must be section.key=value, as in model.dropout=0.4; got {text!r}.")
     if keys[0] not in SECTIONS:
         raise RecipeError(f"--set {text}: there is no section {keys[0]!r}; {nearest(keys[0], SECTIONS)}.")
-    depth = 3 if keys[0] == "features" else 2
-    if len(keys) != depth:
-        form = "features.BLOCK.key=value" if depth == 3 else "section.key=value"
-        raise RecipeError(f"--set must be {form} here; got {text!r}.")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
+    depth = 3 if keys[0] == "features" else 2
+    if len(keys) != depth and not (keys[0] == "features" and len(keys) == 2 and isinstance(value, bool)):
+        form = (
+            "features.BLOCK.key=value, features.BLOCK=true or features.BLOCK=false"
+            if depth == 3
+            else "section.key=value"
+        )
+        raise RecipeError(f"--set must be {form} here; got {text!r}.")
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
@@ -169,8 +177,11 @@ def _checked(document: Mapping[str, Any], name: str) -> dict[str, Any]:
         if key in SECTIONS and not isinstance(value, Mapping):
             raise RecipeError(f"Recipe {name}: {key} must be a section, [{key}]; got {value!r}.")
     for block, value in document.get("features", {}).items():
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"Recipe {name}: features.{block} must be a section, [features.{block}]; got {value!r}.")
+        if not isinstance(value, Mapping | bool):
+            raise RecipeError(
+                f"Recipe {name}: features.{block} must be a section, [features.{block}], true to take the block as it "
+                f"is, or false to leave it out; got {value!r}."
+            )
     return dict(document)
 
 
@@ -180,7 +191,13 @@ def _merged(recipe: Recipe, document: Mapping[str, Any]) -> Recipe:
     for key in SECTIONS:
         if key == "features":
             for block, changes in document.get(key, {}).items():
-                features[block] = features.get(block, Section(kind=block)).updated(changes)
+                if changes is not False:
+                    options = {} if changes is True else changes
+                    features[block] = features.get(block, Section(kind=block)).updated(options)
+                elif features.pop(block, None) is None:
+                    raise RecipeError(
+                        f"features.{block} = false must leave out a block that there is; {nearest(block, features)}."
+                    )
         elif key in document:
             sections[key] = sections.get(key, Section()).updated(document[key])
     return replace(recipe, sections=sections, features=features)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tailbind.errors import FeatureError, TableError
 from tailbind.sequences.alphabet import normalise_sequences
 from tailbind.table.cells import Source, parse_numbers
+from tailbind.table.chain_cells import check_chains, check_letters, without_chain
 from tailbind.table.labels import find_label, read_labels
 from tailbind.table.schema import (
     CANONICAL,
@@ -33,6 +34,7 @@ from tailbind.table.schema import (
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 NO_LABEL = "no pKd"
 NO_FEATURES = "features are empty"
+NO_SEQUENCE = "no heavy or light sequence"
 AUTO = "auto"
 
 
@@ -40,6 +42,7 @@ def read_table(
     paths: str | Path | Sequence[str | Path],
     *,
     feature_prefix: str | None = AUTO,
+    sequences: bool = False,
     labels: bool = True,
     keep_incomplete: bool = False,
     check_range: bool = True,
@@ -53,8 +56,11 @@ def read_table(
         where a file has none)
     feature_prefix : the block of numbered columns to read as features ("esm2_pca_"); "auto" takes the
         table's only block, the training notebook's `esm2_pca_` where there are several; None reads no features
+    sequences : whether features are to be computed from sequences: they are then looked at, and a row needs a heavy
+        or a light one
     labels : whether to read pKd. Without, no label column is needed and none is looked at
-    keep_incomplete : keep rows whose features are empty (as NaN) instead of dropping and counting them
+    keep_incomplete : keep rows whose features are empty (as NaN), or that have no sequence to compute them from,
+        instead of dropping and counting them
     check_range : refuse a label that no binder has; an audit reads it instead
     keep_everything : keep rows without a label (pkd null) and numbered blocks that are no features (as ordinary
         columns) too, so that a table can be written again whole
@@ -70,7 +76,8 @@ def read_table(
         For a file that is missing, empty or unreadable, no label column, text or impossible values among
         the labels, or duplicate row ids.
     FeatureError
-        For a block that is absent, has a gap, or holds anything but finite numbers and empty cells.
+        For a block that is absent, has a gap, or holds anything but finite numbers and empty cells; where sequences
+        are needed, for a table without them, or with DNA instead.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files:
@@ -78,19 +85,24 @@ def read_table(
     for file in files:
         _check_file(file)
     named = len(files) > 1
-    keep = Keeping(keep_incomplete, keep_everything)
-    parts = [_read_file(file, feature_prefix, labels, keep, check_range, named) for file in files]
+    asked = Asked(feature_prefix, sequences, labels, check_range, named, keep_incomplete, keep_everything)
+    parts = [_read_file(file, asked) for file in files]
     table = parts[0] if len(parts) == 1 else _stack(parts)
     _check_row_ids(table)
     return table
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """What is kept that training would not use: rows of empty features; everything."""
+class Asked:
+    """What is asked of every file: the arguments of `read_table`, and whether to name the source after the file."""
 
-    incomplete: bool
-    everything: bool
+    feature_prefix: str | None
+    sequences: bool
+    labels: bool
+    check_range: bool
+    name_source: bool
+    keep_incomplete: bool
+    keep_everything: bool
 
 
 def _check_file(path: Path) -> None:
@@ -116,30 +128,34 @@ def _suffix(path: Path) -> str:
     return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
 
 
-def _read_file(
-    path: Path, feature_prefix: str | None, labels: bool, keeping: Keeping, check_range: bool, name_source: bool
-) -> AffinityTable:
+def _read_file(path: Path, asked: Asked) -> AffinityTable:
     source = _open(path)
-    if labels:
+    if asked.labels:
         find_label(source)
-    block = _feature_block(source, feature_prefix)
-    raw = _read_columns(source, block, keeping.everything or feature_prefix is not None)
+    block = _feature_block(source, asked.feature_prefix)
+    if asked.sequences:
+        check_chains(source)
+    raw = _read_columns(source, block, asked.keep_everything or asked.feature_prefix is not None)
     n_read = len(raw)
     if not n_read:
         raise TableError(f"{path} must hold rows; it has a header only.")
 
     # Everything but the features becomes canonical columns; `raw` is then left with the features alone.
-    frame = _canonical(source, raw, block, labels, check_range, name_source)
+    frame = _canonical(source, raw, block, asked)
     raw = raw.select(block)
     keep = pl.repeat(True, n_read, eager=True)
     dropped: dict[str, int] = {}
-    if labels:
+    if asked.labels:
         dropped[NO_LABEL] = frame["pkd"].null_count()
-        keep = keep if keeping.everything else frame["pkd"].is_not_null()
-    if block and not keeping.incomplete:
+        keep = keep if asked.keep_everything else frame["pkd"].is_not_null()
+    if block and not asked.keep_incomplete:
         complete = raw.select(pl.all_horizontal(pl.all().is_not_null() & pl.all().is_not_nan())).to_series()
         dropped[NO_FEATURES] = int((keep & ~complete).sum())
         keep = keep & complete
+    if asked.sequences and not asked.keep_incomplete:
+        without = without_chain(frame)
+        dropped[NO_SEQUENCE] = int((keep & without).sum())
+        keep = keep & ~without
     matrix = _matrix(source, raw, block, keep)
     report = ReadingReport(
         files=(path.name,), n_read=n_read, dropped=dropped, columns=source.taken, notes=tuple(source.notes)
@@ -212,13 +228,13 @@ def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
     found = f"found {blocks} only{'' if prefix else small}" if prefixes else "found none"
     sequences = [name for name in SEQUENCES if source.find(SPELLINGS[name])]
     if sequences:
-        also = f"; it has sequences ({', '.join(sequences)}), but no recipe reads those yet"
+        also = f"; it has sequences ({', '.join(sequences)})"
+        # A block that is asked for by name is what a trained model or a recipe cannot do without.
+        advice = "Add the columns." if prefix else "Add the columns, or train from the sequences: --recipe v2-sequence."
     else:
         also = ", and no sequences"
-    return (
-        f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. "
-        "Add the columns, such as a protein language model's embedding."
-    )
+        advice = "Add the columns, such as a protein language model's embedding."
+    return f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. {advice}"
 
 
 def _read_columns(source: Source, block: list[str], others: bool) -> pl.DataFrame:
@@ -278,9 +294,7 @@ def _matrix(source: Source, raw: pl.DataFrame, block: list[str], keep: pl.Series
     return matrix
 
 
-def _canonical(
-    source: Source, raw: pl.DataFrame, block: list[str], labels: bool, check_range: bool, name_source: bool
-) -> pl.DataFrame:
+def _canonical(source: Source, raw: pl.DataFrame, block: list[str], asked: Asked) -> pl.DataFrame:
     """Return the canonical columns, then the file's other columns under their own names."""
     n = len(raw)
     text: dict[str, pl.Series] = {}
@@ -291,19 +305,21 @@ def _canonical(
             text[name] = raw[own].cast(pl.String).str.strip_chars().fill_null("")
         else:
             text[name] = pl.repeat("", n, dtype=pl.String, eager=True)
+    where = f" of {source.path.name}" if asked.name_source else ""
     for name in SEQUENCES:
         text[name], n_changed = normalise_sequences(text[name])
+        if asked.sequences:
+            check_letters(source, name, text[name], where)
         if n_changed:
-            where = f" of {source.path.name}" if name_source else ""
-            source.notes.append(f"Normalised {n_changed:,} {name} sequences{where} (lower case, spaces).")
+            source.notes.append(f"Normalised {n_changed:,} {name} sequences{where} (lower case, spaces, gaps, stops).")
     if "row_id" not in source.taken:
         text["row_id"] = pl.int_range(n, eager=True).cast(pl.String)
     elif (text["row_id"] == "").any():
         raise TableError(f"{source.path}: row_id must not be empty; {source.rows(text['row_id'] == '')}. Fill it.")
-    if "source" not in source.taken and name_source:
+    if "source" not in source.taken and asked.name_source:
         text["source"] = pl.repeat(source.path.stem, n, eager=True)
-    if labels:
-        pkd, relation = read_labels(source, raw, check_range)
+    if asked.labels:
+        pkd, relation = read_labels(source, raw, asked.check_range)
     else:
         pkd = pl.repeat(None, n, dtype=pl.Float64, eager=True)
         relation = pl.repeat(MEASURED, n, eager=True)

@@ -84,7 +84,11 @@ class _DrawnSplit(Shares, Seeded):
             rest, test = train_test_split(np.arange(n), test_size=self.test_fraction, random_state=self.seed)
             train, val = train_test_split(rest, test_size=self.val_fraction / rest_fraction, random_state=self.seed)
         except ValueError as error:
-            raise SplitError(f"A split needs at least one of each part; {n} cannot be shared out.") from error
+            found = "is 1 row or group of rows that stay together" if n == 1 else f"are {n} rows or groups"
+            raise SplitError(
+                f"A split into training, validation and test needs more to share out; there {found}. Add rows, or "
+                "choose another split.kind, such as random."
+            ) from error
         parts = np.empty(n, dtype="<U5")
         for name, members in zip(PARTS, (train, val, test), strict=True):
             parts[members] = name

@@ -12,18 +12,20 @@ from rich.console import Console
 from tailbind.evaluation.criteria import grade, next_steps
 from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
+from tailbind.models.baselines import Ridge
 from tailbind.models.mlp import Network
 from tailbind.reporting import plots
 from tailbind.reporting.report import run_report
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_json, write_text, writing
 from tailbind.scale import bin_index, bin_names
+from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import PROMISES, TEST, TRAIN, VALIDATION
 from tailbind.training.weights import bin_weights
 from tailbind.workflows.dividing import read_families
 from tailbind.workflows.plan import Plan
-from tailbind.workflows.scoring import baselines, describe_labels, describe_training, ridge_validation_rmse, score
+from tailbind.workflows.scoring import baselines, describe_labels, describe_training, score
 
 Rows = Mapping[str, NDArray[np.intp]]
 
@@ -32,7 +34,7 @@ def write_results(
     plan: Plan,
     run: RunFolder,
     table: AffinityTable,
-    features: NDArray[np.float32],
+    features: Features,
     rows: Rows,
     network: Network,
     *,
@@ -55,10 +57,12 @@ def write_results(
     why = str(record.get("families_unknown", ""))
     test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]], clusters=families, why=why)
     judged = _judged_rows(plan, table, rows)
+    with console.status("Fitting the predictors beside it …"):
+        ridge = Ridge.chosen(features, pkd, rows[TRAIN], rows[VALIDATION])
     findings = diagnose(
         history,
         evaluate(pkd[judged], network.predict(features, judged)),
-        ridge_validation_rmse(table, features, {**rows, VALIDATION: judged}),
+        float(evaluate(pkd[judged], ridge.predict(features, judged))["rmse"]),
         device=str(record["device"]),
         settings=plan.document(),
         likelihood=None if sigma is None else _likelihood(plan, table, rows, sigma),
@@ -73,7 +77,7 @@ def write_results(
         "train": describe_training(pkd[rows[TRAIN]]),
         "validation": validation,
         "test": test,
-        "baselines": baselines(table, features, rows),
+        "baselines": baselines(table, features, rows, ridge),
         "leakage": leakage,
         "audit": audit,
         "labels": describe_labels(table, rows[TRAIN], takes_bounds=plan.loss.takes_bounds),

@@ -11,9 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
+from tailbind.checkpoint import load_checkpoint
 from tailbind.errors import RunError, SequenceError, SplitError
 from tailbind.evaluation.metrics import evaluate, intervals
-from tailbind.features.pipeline import FeaturePipeline, column_prefix
+from tailbind.features.pipeline import FeaturePipeline
 from tailbind.models.baselines import NearestNeighbour, Ridge, SourceMean, TrainingMean
 from tailbind.recipes import load_recipe
 from tailbind.recipes.schema import parse_override
@@ -21,9 +22,8 @@ from tailbind.run_folder import RunFolder, first_difference, open_run
 from tailbind.runtime import file_hash
 from tailbind.table import SPLITS
 from tailbind.table.grouping import complex_labels
-from tailbind.table.reading import read_table
 from tailbind.table.schema import MEASURED, AffinityTable
-from tailbind.table.splitting import TEST, TRAIN, PartArray, part_rows
+from tailbind.table.splitting import TEST, TRAIN, VALIDATION, PartArray, part_rows
 from tailbind.workflows.ladder_page import (
     BASELINES,
     DOCUMENT,
@@ -40,6 +40,7 @@ from tailbind.workflows.ladder_page import (
     write_ladder,
 )
 from tailbind.workflows.plan import Plan, resolve
+from tailbind.workflows.preparing import read_for
 from tailbind.workflows.progress import default_console
 from tailbind.workflows.training import train
 
@@ -91,7 +92,7 @@ def ladder(
     changes = {rung: [*overrides, *_split_changes(kind, identities)] for rung, kind in RUNGS.items()}
     for rung in RUNGS:
         _check_same(RunFolder(_place(folder, rung), plan.name), recipe, [*changes[rung], *_seeded(seed)], data)
-    table = read_table(data, feature_prefix=column_prefix(plan.features))
+    table = read_for(plan, data)
     steps: list[Step] = []
     skipped: dict[str, str] = {}
     leakage: dict[str, Mapping[str, Any]] = {}
@@ -218,7 +219,7 @@ def _steps(rung: str, plan: Plan, run: RunFolder, table: AffinityTable) -> list[
     rows = part_rows(parts)
     measured = rows[TEST][table.relation[rows[TEST]] == MEASURED]
     clusters = family[measured] if family is not None else None
-    predictions = {plan.name: _predicted(run, table, measured), **_baselines(plan, table, rows, measured)}
+    predictions = {plan.name: _predicted(run, table, measured), **_baselines(run, table, rows, measured)}
     steps = []
     for name, predicted in predictions.items():
         figures = evaluate(table.pkd[measured], predicted)
@@ -254,16 +255,16 @@ def _predicted(run: RunFolder, table: AffinityTable, rows: NDArray[np.intp]) -> 
 
 
 def _baselines(
-    plan: Plan, table: AffinityTable, rows: Mapping[str, NDArray[np.intp]], test: NDArray[np.intp]
+    run: RunFolder, table: AffinityTable, rows: Mapping[str, NDArray[np.intp]], test: NDArray[np.intp]
 ) -> dict[str, NDArray[np.float64]]:
     """Return baseline → (n_test,) predicted pKd, learned from the training rows alone."""
     train_rows, y = rows[TRAIN], table.pkd
-    features = FeaturePipeline.fit(plan.feature_kinds, plan.features, table, train_rows).transform(table).dense
+    features = FeaturePipeline.from_state(load_checkpoint(run.best_model).features).transform(table)
     complexes = complex_labels(table.frame)
     return {
         "training mean": TrainingMean().fit(features, y, train_rows).predict(features, test),
         "source mean": SourceMean().fit(table.source, y, train_rows).predict(table.source, test),
         "complex mean": SourceMean().fit(complexes, y, train_rows).predict(complexes, test),
         "nearest neighbour": NearestNeighbour().fit(features, y, train_rows).predict(features, test),
-        "ridge": Ridge().fit(features, y, train_rows).predict(features, test),
+        "ridge": Ridge.chosen(features, y, train_rows, rows[VALIDATION]).predict(features, test),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tailbind.errors import RecipeError
+from tailbind.errors import RecipeError, nearest
 from tailbind.features import FEATURES
 from tailbind.features.contract import Block
 from tailbind.models import MODELS
@@ -100,6 +100,11 @@ def resolve(recipe: Recipe) -> Plan:
     features = {}
     for name, section in recipe.features.items():
         kinds[f"features.{name}"] = section.kind
+        if section.kind not in FEATURES:
+            raise RecipeError(
+                f"Recipe {recipe.name}: features.{name} must be a block of a known kind; there is no {section.kind!r}: "
+                f"{nearest(section.kind, FEATURES)}."
+            )
         features[name] = _component(FEATURES, section, f"features.{name}")
     components = {}
     for name, registry in REGISTRIES.items():

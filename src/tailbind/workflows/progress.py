@@ -1,22 +1,98 @@
 """What a person sees while a run works: a progress bar in a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from tailbind.runtime import remarks_to, showing_progress
 from tailbind.training.loop import EpochResult
 
 #: Where nobody watches a terminal, a line at most this often (seconds), beside the first and the last epoch.
 LINE_EVERY_SECONDS: Final = 15.0
 
 
-def default_console() -> Console:
-    """Return a console for standard output; in a notebook one that writes plain lines, which need no widgets."""
-    return Console(force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None)
+def default_console(*, stderr: bool = False) -> Console:
+    """Return a console for standard output or error; in a notebook it writes plain lines, which need no widgets."""
+    return Console(stderr=stderr, force_jupyter=False, force_terminal=False if "ipykernel" in sys.modules else None)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a sentence; one that begins with "Warning: " in yellow."""
+    style = "yellow" if text.startswith("Warning: ") else None
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(console: Console, text: str) -> None:
+    """Print a warning."""
+    say(console, f"Warning: {text}")
+
+
+@contextlib.contextmanager
+def working(console: Console, title: str, notify: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Show that work goes on and how far its parts are; print the remarks made inside.
+
+    In a terminal, a line that is gone when the work is done. Elsewhere, a line for a part that takes long.
+
+    Parameters
+    ----------
+    console : where to
+    title : what is done, as in "Computing features"
+    notify : told the remarks; the console unless given
+    """
+
+    def tell(text: str) -> None:
+        say(console, text)
+
+    with remarks_to(notify or tell):
+        if not console.is_terminal:
+            with showing_progress(lambda what: _lines(console, what)):
+                yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            bar.add_task(f"{title} …", total=None)
+            with showing_progress(lambda what: _task(bar, what)):
+                yield
+
+
+@contextlib.contextmanager
+def _task(bar: Progress, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a part of the work as a bar of its own."""
+    task = bar.add_task(what, total=None)
+    try:
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+    finally:
+        bar.remove_task(task)
+
+
+@contextlib.contextmanager
+def _lines(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Tell of a part of the work in lines, the first when it has taken a while."""
+    started = spoken = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal spoken
+        now = time.monotonic()
+        if done and now - spoken >= LINE_EVERY_SECONDS:
+            spoken = now
+            say(console, f"{what}: {done:,} of {of:,}, {_duration((now - started) / done * (of - done))} left")
+
+    yield tell
 
 
 class EpochProgress:

@@ -10,8 +10,9 @@ from tailbind.evaluation.censoring import evaluate_censored
 from tailbind.evaluation.metrics import evaluate, intervals
 from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
 from tailbind.scale import BIN_NAMES, bin_index
+from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
-from tailbind.table.splitting import TEST, TRAIN, VALIDATION
+from tailbind.table.splitting import TEST, TRAIN
 
 #: How many of the most repeated label values a report shows, and how often a value must occur to be shown.
 REPEATED_SHOWN: Final = 5
@@ -90,8 +91,13 @@ def describe_labels(table: AffinityTable, train: NDArray[np.intp], *, takes_boun
     }
 
 
-def baselines(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -> dict[str, dict[str, Any] | None]:
-    """Return the trivial predictors' figures on the test rows; the source's mean None for a single source."""
+def baselines(table: AffinityTable, features: Features, rows: Rows, ridge: Ridge) -> dict[str, dict[str, Any] | None]:
+    """Return the trivial predictors' figures on the test rows; the source's mean None for a single source.
+
+    Parameters
+    ----------
+    ridge : fitted on the training rows, its penalty chosen on the validation rows
+    """
     train, test = rows[TRAIN], rows[TEST]
     source = table.source
     predictions = {
@@ -99,16 +105,9 @@ def baselines(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -
         "source_mean": SourceMean().fit(source, table.pkd, train).predict(source, test)
         if len(np.unique(source)) > 1
         else None,
-        "ridge": Ridge().fit(features, table.pkd, train).predict(features, test),
+        "ridge": ridge.predict(features, test),
     }
     return {
         name: None if predicted is None else _figures(table.pkd[test], predicted, table.relation[test])
         for name, predicted in predictions.items()
     }
-
-
-def ridge_validation_rmse(table: AffinityTable, features: NDArray[np.float32], rows: Rows) -> float:
-    """Return ridge regression's RMSE on the validation rows, which a diagnosis holds a network against."""
-    ridge = Ridge().fit(features, table.pkd, rows[TRAIN])
-    predicted = ridge.predict(features, rows[VALIDATION])
-    return float(evaluate(table.pkd[rows[VALIDATION]], predicted)["rmse"])

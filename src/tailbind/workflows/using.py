@@ -14,10 +14,11 @@ from tailbind.reporting import plots
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import Table, censored_table, criteria_table, drawn, interval_text, number
 from tailbind.run_folder import open_run
-from tailbind.runtime import file_hash, write_json, write_text, writing
+from tailbind.runtime import computing_on, file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.grouping import find_families
 from tailbind.table.schema import MEASURED
+from tailbind.workflows.progress import default_console, working
 from tailbind.workflows.scoring import score
 
 SEEN = " The run was trained on rows of this very table: these figures say nothing about new ones."
@@ -37,7 +38,7 @@ def predict(
     Parameters
     ----------
     run : run folder, or a `.pth` file of one
-    data : table or tables with the model's feature columns
+    data : table or tables with the model's feature columns, or with the sequences they are computed from
     out : CSV or Parquet file to write; none unless given
     device : auto, cpu or cuda
     notify : told what reading did, a sentence at a time
@@ -46,7 +47,8 @@ def predict(
     -------
     DataFrame
         `row_id, predicted_pkd, predicted_kd_nm, affinity_bin` (and `predicted_sd` for ensembles), a row per
-        row of the table in its order; empty for rows whose features are empty.
+        row of the table in its order; empty for rows without features. From sequences also `unseen`: what of
+        the row training never saw, in words.
     """
     target = None if out is None else Path(out)
     if target is not None:
@@ -56,7 +58,10 @@ def predict(
     table = predictor.read(data)
     for line in table.report.lines():
         notify(line)
-    frame = predictor.predict(table)
+    with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
+        frame = predictor.predict(table)
+    if "unseen" in frame.columns:
+        _tell_unseen(frame["row_id"], frame["unseen"], notify, " See the column unseen.")
     if target is not None:
         with writing(target) as handle:
             frame.write_csv(handle) if target.suffix == ".csv" else frame.write_parquet(handle)
@@ -81,7 +86,8 @@ def evaluate(
     Returns
     -------
     dict
-        `data`, `n_without_features`, `test` (as in a run's `metrics.json`) and `criteria`.
+        `data`, `n_without_features`, `n_unseen` (rows with something training never saw; None where features do
+        not look for it), `test` (as in a run's `metrics.json`) and `criteria`.
     """
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -91,11 +97,16 @@ def evaluate(
     table = predictor.read(data, labels=True)
     for line in table.report.lines():
         notify(line)
-    members = predictor.predict_pkd(table)
-    predicted = members.mean(axis=1)
+    with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
+        features = predictor.compute_features(table)
+        predicted = predictor.predict_pkd(features).mean(axis=1)
     known = np.isfinite(predicted)
     if not known.any():
         raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
+    n_unseen = None
+    if features.unseen is not None:
+        unseen = pl.Series(np.where(known, features.unseen, "").astype(object), dtype=pl.String).replace("", None)
+        n_unseen = _tell_unseen(table.frame["row_id"], unseen, notify)
     families = find_families(table.frame)
     clusters = None if families.index is None else families.index[known]
     figures = score(table.pkd[known], predicted[known], table.relation[known], clusters=clusters, why=families.why)
@@ -103,6 +114,7 @@ def evaluate(
         "run": str(run),
         "data": list(table.report.files),
         "n_without_features": int((~known).sum()),
+        "n_unseen": n_unseen,
         "trained_on_this_table": _trained_on(Path(run), data),
         "test": figures,
         "criteria": grade(figures),
@@ -137,7 +149,7 @@ def evaluate(
 
 def evaluation_report(result: dict[str, Any]) -> Report:
     """Return the report of a run on another table."""
-    figures = result["test"]
+    figures, n_unseen = result["test"], result["n_unseen"]
     intervals = figures["intervals"]
     overall = tuple(
         (label, number(figures[name]), interval_text(intervals.get(name)))
@@ -168,8 +180,30 @@ def evaluation_report(result: dict[str, Any]) -> Report:
             *censored_table(figures),
             criteria_table(result["criteria"]),
         ],
-        facts=[("Rows without features", f"{result['n_without_features']:,}")],
+        facts=[
+            ("Rows without features", f"{result['n_without_features']:,}"),
+            *([("Rows with something training never saw", f"{n_unseen:,}")] if n_unseen is not None else []),
+        ],
     )
+
+
+def _tell_unseen(row_ids: pl.Series, unseen: pl.Series, notify: Callable[[str], None], more: str = "") -> int:
+    """Tell of rows with something that training never saw, and return how many there are.
+
+    Parameters
+    ----------
+    row_ids : (n_samples,) text
+    unseen : (n_samples,) what it is, null where nothing
+    more : what to say after it
+    """
+    rows = unseen.is_not_null().arg_true()
+    if len(rows):
+        first = rows[0]
+        notify(
+            f"Warning: {len(rows):,} of {len(unseen):,} rows have something that training never saw, such as "
+            f"{unseen[first]} (row_id {row_ids[first]}); trust their predictions less.{more}"
+        )
+    return len(rows)
 
 
 def _tell_if_unfinished(run: str | Path, notify: Callable[[str], None]) -> None:
