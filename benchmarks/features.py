@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from rich.console import Console
 
 import tailbind
 from tailbind.evaluation.metrics import evaluate
@@ -120,7 +121,8 @@ def speed(pool: Path) -> list[str]:
         new = folder / "new.parquet"
         frame = pl.read_parquet(pool)
         variants(frame).drop("pkd", "relation").write_parquet(new)
-        tailbind.train(pool, recipe="v2-sequence", out=folder / "run", overrides=["training.epochs=1"])
+        short = ["training.epochs=1"]
+        tailbind.train(pool, recipe="v2-sequence", out=folder / "run", overrides=short, console=Console(stderr=True))
         start = time.perf_counter()
         tailbind.predict(folder / "run", new, out=folder / "predictions.parquet")
         predicted = time.perf_counter() - start
