@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tailbind.errors import RunError, TableError
 from tailbind.evaluation.criteria import grade
@@ -17,7 +18,7 @@ from tailbind.run_folder import open_run
 from tailbind.runtime import computing_on, file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.grouping import find_families
-from tailbind.table.schema import MEASURED
+from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.workflows.progress import default_console, working
 from tailbind.workflows.scoring import score
 
@@ -120,31 +121,37 @@ def evaluate(
         "criteria": grade(figures),
     }
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        report = evaluation_report(result)
-        censored = table.relation[known] != MEASURED
-        marked = censored if censored.any() else None
-        true, of_model = table.pkd[known], predicted[known]
-        pictures = {
-            "Predicted and measured pKd": plots.png(plots.predictions_vs_targets(true, of_model, censored=marked)),
-            "Errors": plots.png(plots.residuals_analysis(true, of_model, censored=marked)),
-        }
-        frame = pl.DataFrame(
-            {
-                "row_id": table.frame["row_id"].filter(pl.Series(known)),
-                "true_pkd": true,
-                "predicted_pkd": of_model,
-                "residual": of_model - true,
-                "affinity_bin": bin_names(true),
-                "relation": table.relation[known],
-            }
-        )
-        with writing(folder / "predictions.csv") as handle:
-            frame.write_csv(handle)
-        write_json(folder / "metrics.json", result)
-        write_text(folder / "evaluation.txt", report.text())
-        write_text(folder / "report.html", Report(**{**vars(report), "pictures": pictures}).html())
+        _write_evaluation(folder, result, table.take(known), predicted[known])
     return result
+
+
+def _write_evaluation(
+    folder: Path, result: dict[str, Any], table: AffinityTable, predicted: NDArray[np.float64]
+) -> None:
+    """Write figures, predictions, text and page of the rows that were predicted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = evaluation_report(result)
+    true, relation = table.pkd, table.relation
+    marked = relation != MEASURED if (relation != MEASURED).any() else None
+    pictures = {
+        "Predicted and measured pKd": plots.png(plots.predictions_vs_targets(true, predicted, censored=marked)),
+        "Errors": plots.png(plots.residuals_analysis(true, predicted, censored=marked)),
+    }
+    frame = pl.DataFrame(
+        {
+            "row_id": table.frame["row_id"],
+            "true_pkd": true,
+            "predicted_pkd": predicted,
+            "residual": predicted - true,
+            "affinity_bin": bin_names(true),
+            "relation": relation,
+        }
+    )
+    with writing(folder / "predictions.csv") as handle:
+        frame.write_csv(handle)
+    write_json(folder / "metrics.json", result)
+    write_text(folder / "evaluation.txt", report.text())
+    write_text(folder / "report.html", Report(**{**vars(report), "pictures": pictures}).html())
 
 
 def evaluation_report(result: dict[str, Any]) -> Report:
