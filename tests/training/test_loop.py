@@ -11,11 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from tailbind.checkpoint import RESUME, load_state, save_state
-from tailbind.errors import TrainingError
-from tailbind.models.mlp import Mlp, Network
-from tailbind.training.loop import NOISE_PACE, EpochResult, Trainer, batches
-from tailbind.training.losses import FocalMse, Tobit, WeightedMse, sides
-from tailbind.training.schedule import AdamW, CosineRestarts, Plateau
+from tailbind.errors import RecipeError, TrainingError
+from tailbind.models.mlp import Mlp
+from tailbind.models.network import Network
+from tailbind.options import read_options
+from tailbind.scale import bin_index
+from tailbind.training.batch_losses import BalancedMse
+from tailbind.training.batches import batches
+from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.losses import CensoredMse, FocalMse, Tobit, WeightedMse, sides
+from tailbind.training.member import NOISE_PACE
+from tailbind.training.schedule import AdamW, CosineRestarts, OneCycle, Plateau
+from tailbind.training.selection import validation_score
 from tailbind.training.stages import Stage, TrainingOptions, plan_stages
 
 SEED = 3
@@ -49,7 +56,7 @@ def trainer(
     *,
     train: np.ndarray = TRAIN,
     optimizer: AdamW | None = None,
-    schedule: CosineRestarts | Plateau | None = None,
+    schedule: CosineRestarts | OneCycle | Plateau | None = None,
     loss: Any = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Trainer:
@@ -180,6 +187,13 @@ RESUMED = {
     "ensemble in two stages": (replace(MODEL, members=2), TWO_STAGES, Plateau(patience=0), FocalMse()),
     "learned noise": (MODEL, OPTIONS, CosineRestarts(t_0=3), Tobit(sigma=0.0)),
     "learned noises in two stages": (replace(MODEL, members=2), TWO_STAGES, Plateau(patience=0), Tobit(sigma=0.0)),
+    "one cycle": (MODEL, OPTIONS, OneCycle(), FocalMse()),
+    "one cycle before a second stage": (replace(MODEL, members=2), TWO_STAGES, OneCycle(), CensoredMse()),
+    "averaged": (MODEL, replace(OPTIONS, ema_decay=0.9), CosineRestarts(t_0=3), FocalMse()),
+    "averaged in two stages": (replace(MODEL, members=2), replace(TWO_STAGES, ema_decay=0.9), OneCycle(), FocalMse()),
+    "stratified": (MODEL, replace(OPTIONS, stratified=True), CosineRestarts(t_0=3), FocalMse()),
+    "selected": (MODEL, replace(OPTIONS, select_by="balanced"), CosineRestarts(t_0=3), CensoredMse()),
+    "rows compared": (MODEL, OPTIONS, OneCycle(), BalancedMse(sigma=0.0)),
 }
 
 
@@ -600,6 +614,8 @@ class Broken:
 
     rows: int
     value: float
+    takes_bounds: bool = False
+    compares_rows: bool = False
 
     def __call__(self, predicted: Tensor, measured: Tensor, weight: Tensor, side: Tensor) -> Tensor:
         spoiled = self.value if len(predicted) == self.rows else 1.0
@@ -664,3 +680,193 @@ def test_the_network_is_trained_in_place(data: Data) -> None:
     trained(learner)
     assert learner.network is network
     assert not same(network.state()["members"], before)
+
+
+# --- averaged weights --------------------------------------------------------------------------------
+
+
+def test_the_average_is_of_the_weights_after_every_step(data: Data) -> None:
+    # Beside it the same training without an average: its weights after each step, averaged by hand.
+    plain = trainer(data, options=replace(OPTIONS, epochs=2))
+    member = plain.network.members[0]
+    average = {name: tensor.clone() for name, tensor in member.state_dict().items()}
+    steps = 0
+    step = plain._members[0].optimizer.step
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal steps
+        result = step(*args, **kwargs)
+        steps += 1
+        share = max(0.1, 9 / (10 + steps))
+        for name, tensor in member.state_dict().items():
+            if tensor.is_floating_point():
+                average[name] += share * (tensor - average[name])
+            else:
+                average[name].copy_(tensor)
+        return result
+
+    plain._members[0].optimizer.step = watched  # type: ignore[method-assign]
+    trained(plain)
+    averaged = trainer(data, options=replace(OPTIONS, epochs=2, ema_decay=0.9))
+    trained(averaged)
+    assert steps == 14
+    for name, tensor in averaged.network.members[0].state_dict().items():
+        assert torch.allclose(tensor, average[name], rtol=1e-4, atol=1e-6), name
+    newest = averaged.state()["members"][0]["average"]["other"]
+    assert same(newest, dict(member.state_dict())), "training itself goes on from the newest weights"
+
+
+def test_what_is_told_and_kept_of_an_epoch_is_the_average_s(data: Data) -> None:
+    learner = trainer(data, loss=WeightedMse(), options=replace(OPTIONS, ema_decay=0.95))
+    for result in trained(learner, until=3)[-1:]:
+        predicted = learner.network.predict(data.X, VALIDATION)
+        expected = np.mean(data.weight[VALIDATION] * (predicted - data.y[VALIDATION]) ** 2)
+        assert result.val_loss == pytest.approx(expected, rel=1e-5)
+        assert result.is_best
+    assert same(dict(learner.best_weights[0]), learner.network.state()["members"][0])
+
+
+def test_out_of_memory_leaves_the_average_as_it_was(data: Data) -> None:
+    options = replace(OPTIONS, ema_decay=0.9)
+    halved, small = trainer(data, options=options), trainer(data, options=replace(options, batch_size=8))
+    for learner, limit in ((halved, 8), (small, 16)):
+        recorded(learner, limit)
+        learner._enter(0)  # with the recording in the network that is averaged
+    assert figures(trained(halved)) == figures(trained(small))
+    assert halved.batch_size == 8
+    assert same(halved.network.state()["members"], small.network.state()["members"])
+
+
+# --- stopping early, and what is best ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_stops_after_so_many_epochs_without_a_better_one(data: Data, patience: int) -> None:
+    options = replace(OPTIONS, epochs=40, patience=patience)
+    whole, learner = trainer(data, options=replace(options, patience=0)), trainer(data, options=options)
+    for one in (whole, learner):
+        one.stages[0] = replace(one.stages[0], optimizer=AdamW(0.3))
+        one._enter(0)
+    expected, got = trained(whole), trained(learner)
+    since = np.array([result.epoch for result in expected]) - np.maximum.accumulate(
+        [result.epoch if result.is_best else 0 for result in expected]
+    )
+    stop = int(np.argmax(since == patience)) + 1
+    assert 1 < stop < 40, "it must stop in between, or this shows nothing"
+    assert len(got) == stop
+    assert [result.val_loss for result in got] == [result.val_loss for result in expected[:stop]]
+    assert [result.is_last for result in got] == [False] * (stop - 1) + [True]
+    assert [result.is_last for result in expected] == [False] * 39 + [True]
+    assert learner.best_epoch == stop - patience
+
+    continued = trainer(data, options=options)
+    continued.load_state(learner.state())
+    assert trained(continued) == [], "what has stopped does not go on when it is resumed"
+
+
+@pytest.mark.parametrize("loss", [WeightedMse(), CensoredMse()], ids=["measured", "bounds"])
+@pytest.mark.parametrize("criterion", ["rmse", "macro_rmse", "balanced"])
+def test_the_best_epoch_is_best_by_what_was_asked_for(data: Data, criterion: str, loss: Any) -> None:
+    options = replace(OPTIONS, epochs=12, select_by=criterion)
+    learner = trainer(data, options=options, optimizer=AdamW(0.2), loss=loss)
+    side = sides(data.relation)[VALIDATION] if loss.takes_bounds else np.zeros(40, np.float32)
+    scores: list[float] = []
+
+    def judge(result: EpochResult) -> None:
+        predicted = learner.network.predict(data.X, VALIDATION)
+        scores.append(validation_score(criterion, data.y[VALIDATION], predicted, side))
+        assert result.val_score == scores[-1]
+        assert result.is_best == (scores[-1] == min(scores) and scores.count(scores[-1]) == 1)
+
+    learner.run(judge)
+    assert learner.best_epoch == 1 + int(np.argmin(scores))
+    assert learner.best_score == min(scores)
+
+
+def test_the_score_is_the_loss_unless_asked_otherwise(data: Data) -> None:
+    assert all(result.val_score == result.val_loss for result in trained(trainer(data)))
+
+
+def test_a_state_from_before_there_was_a_choice_can_be_continued(data: Data) -> None:
+    whole, broken = trainer(data), trainer(data)
+    expected = trained(whole)
+    trained(broken, until=2)
+    state = broken.state()
+    del state["best_score"]
+    continued = trainer(data)
+    continued.load_state(state)
+    assert figures(trained(continued)) == figures(expected[2:])
+
+
+# --- learning rates by the batch ---------------------------------------------------------------------
+
+
+def test_one_cycle_spans_the_whole_stage_batch_by_batch(data: Data) -> None:
+    learner = trainer(data, schedule=OneCycle(warmup=0.5, start=0.1, end=0.01), optimizer=AdamW(1e-2))
+    seen: list[float] = []
+    optimizer = learner._members[0].optimizer
+    step = optimizer.step
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(optimizer.param_groups[0]["lr"])
+        return step(*args, **kwargs)
+
+    optimizer.step = watched  # type: ignore[method-assign]
+    results = trained(learner)
+    batches_in_all = 4 * 7
+    expected = [1e-2 * OneCycle(warmup=0.5, start=0.1, end=0.01).share(done / batches_in_all) for done in range(28)]
+    assert seen == pytest.approx(expected)
+    assert [result.lr for result in results] == pytest.approx(expected[6::7])
+    assert max(seen) == seen[14] == pytest.approx(1e-2)
+
+
+def test_a_learned_noise_keeps_its_pace_under_one_cycle(data: Data) -> None:
+    learner = trainer(data, schedule=OneCycle(), loss=Tobit(sigma=0.0))
+    trained(learner, until=2)
+    weights, noise = (group["lr"] for group in learner._members[0].optimizer.param_groups)
+    assert noise / weights == pytest.approx(NOISE_PACE)
+
+
+# --- stratified batches ------------------------------------------------------------------------------
+
+
+def test_stratified_batches_hold_every_bin(data: Data) -> None:
+    learner = trainer(data, options=replace(OPTIONS, stratified=True))
+    recording = recorded(learner)
+    trained(learner, until=1)
+    bins = dict(zip(data.X[:, 0].tolist(), bin_index(data.y), strict=True))
+    present = set(bin_index(data.y[TRAIN]))
+    assert len(present) == 5
+    assert all({bins[value] for value in rows} == present for rows in recording.rows)
+    assert max(recording.sizes) <= 16
+    assert {value for rows in recording.rows for value in rows} == set(data.X[TRAIN, 0].tolist())
+
+
+def test_the_training_loss_of_stratified_batches_is_that_of_every_row_once(data: Data) -> None:
+    # With a learning rate of next to nothing and no dropout, all batches see the same weights. Every row of a rare bin
+    # is drawn equally often where the draws are a multiple of its rows; else the expectation holds.
+    model = replace(MODEL, dropout=0.0, batch_norm=False)
+    options = replace(OPTIONS, stratified=True, batch_size=10, epochs=200)
+    still = Plateau(patience=1000)
+    learner = trainer(data, model, optimizer=AdamW(1e-12), schedule=still, loss=WeightedMse(), options=options)
+    before = learner.network.predict(data.X, TRAIN)
+    expected = np.mean(data.weight[TRAIN] * (before - data.y[TRAIN]) ** 2)
+    losses = [result.train_loss for result in trained(learner)]
+    assert np.std(losses) > 0
+    assert np.mean(losses) == pytest.approx(expected, rel=3 * np.std(losses) / np.sqrt(200) / expected + 1e-4)
+    assert np.std(losses) < 0.05 * expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 3, "finetune_epochs": 2}, r"training\.patience must be 0 with a second stage, .* got 3 with"),
+        ({"rows_per_bin": 2}, r"training\.rows_per_bin must be 1 unless training\.stratified is true; got 2"),
+        ({"stratified": True, "batch_size": 4}, r"training\.batch_size must be at least 5 to hold 1 rows of each of 5"),
+        ({"select_by": "mae"}, r"training\.select_by must be one of val_loss, rmse, macro_rmse, balanced; got 'mae'"),
+        ({"ema_decay": 1.0}, r"training\.ema_decay must be at least 0 and below 1; got 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_options(TrainingOptions, options, "training")

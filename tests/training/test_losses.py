@@ -13,11 +13,15 @@ from tailbind.training import LOSSES
 from tailbind.training.loop import Trainer
 from tailbind.training.losses import (
     SMALLEST_SIGMA,
+    BoundedFocal,
+    CensoredMse,
     FocalMse,
+    Huber,
     NormalNoise,
     Tobit,
     WeightedMse,
     negative_log_likelihood,
+    residual,
     sides,
 )
 from tailbind.training.schedule import AdamW, Constant, CosineRestarts
@@ -53,31 +57,31 @@ def test_weighted_mse_by_hand() -> None:
     ],
 )
 def test_focal_mse_by_hand(gamma: float, values: list[float]) -> None:
-    assert FocalMse(gamma)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == pytest.approx(values, abs=1e-12)
+    assert FocalMse(gamma=gamma)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == pytest.approx(values, abs=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.9, 2.0, 2.1, 4.0, 8.0])
 def test_focal_slopes_by_hand(gamma: float) -> None:
     # d/de of w (e² + |e|^(2 + gamma)) = w (2 e + (2 + gamma) |e|^(1 + gamma) sign e)
     expected = WEIGHT * (2 * ERROR + (2 + gamma) * ERROR.abs() ** (1 + gamma) * ERROR.sign())
-    assert slopes(FocalMse(gamma)) == pytest.approx(expected.tolist(), rel=1e-9, abs=1e-9)
+    assert slopes(FocalMse(gamma=gamma)) == pytest.approx(expected.tolist(), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.0])
 def test_an_exact_prediction_has_no_slope_and_no_nan(gamma: float) -> None:
-    assert slopes(FocalMse(gamma), torch.zeros(2, dtype=torch.float64)) == [0.0, 0.0]
+    assert slopes(FocalMse(gamma=gamma), torch.zeros(2, dtype=torch.float64)) == [0.0, 0.0]
 
 
 def test_gamma_0_doubles_the_squared_error() -> None:
     doubled = 2 * WeightedMse()(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
-    assert FocalMse(0.0)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == pytest.approx(
+    assert FocalMse(gamma=0.0)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == pytest.approx(
         doubled.tolist(), abs=1e-9
     )
 
 
 def test_the_special_case_of_gamma_2_agrees_with_its_neighbours() -> None:
-    at_2 = FocalMse(2.0)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
-    beside = FocalMse(2.0 + 1e-9)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
+    at_2 = FocalMse(gamma=2.0)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
+    beside = FocalMse(gamma=2.0 + 1e-9)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
     assert at_2.tolist() == pytest.approx(beside.tolist(), rel=1e-6, abs=1e-9)
 
 
@@ -196,7 +200,8 @@ def test_a_learned_noise_stays_above_the_smallest() -> None:
 def test_its_options_are_read_and_bounded() -> None:
     cls = LOSSES.load("tobit")
     assert asdict(read_options(cls, {"sigma": 0.4, "weights": "inverse"}, "loss")) == {
-        "sigma": 0.4, "initial_sigma": 1.0, "weights": "inverse", "extreme_factor": 1.0,
+        "sigma": 0.4, "initial_sigma": 1.0, "weights": "inverse", "extreme_factor": 1.0, "cap": 0.0, "beta": 0.9999,
+        "smoothing_sigma": 0.0, "smoothing_width": 0.1, "smoothing_reach": 3.0,
     }  # fmt: skip
     with pytest.raises(RecipeError, match=r"loss.sigma must be at least 0 and at most 100; got -1"):
         read_options(cls, {"sigma": -1.0}, "loss")
@@ -267,3 +272,59 @@ def test_below_a_floor_tobit_predicts_below_and_squared_error_at_it() -> None:
         distance = float(np.median(below - y.min()))
         assert (distance < -0.5) if name == "tobit" else (abs(distance) < 0.1), name
     assert errors["tobit"] < 0.5 * errors["mse"]
+
+
+# --- losses of single rows beside the notebook's ------------------------------------------------------
+
+#: 0, ½, −1 and 2 off labels of 7 that are: measured, a bound from above, a bound from above, a bound from below.
+SIDED = torch.tensor([0.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+
+
+def test_the_residual_beyond_a_bound() -> None:
+    assert residual(MEASURED + ERROR, MEASURED, SIDED).tolist() == [0.0, 0.5, 0.0, 0.0]
+    assert residual(MEASURED - ERROR, MEASURED, SIDED).tolist() == [0.0, 0.0, 1.0, -2.0]
+
+
+def test_censored_mse_by_hand() -> None:
+    loss = CensoredMse()
+    assert loss(MEASURED + ERROR, MEASURED, WEIGHT, SIDED).tolist() == [0.0, 0.5, 0.0, 0.0]
+    assert loss(MEASURED - ERROR, MEASURED, WEIGHT, SIDED).tolist() == [0.0, 0.0, 3.0, 2.0]
+    plain = WeightedMse()(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
+    assert torch.equal(loss(MEASURED + ERROR, MEASURED, WEIGHT, EXACT), plain)
+
+
+@pytest.mark.parametrize("delta", [0.25, 0.5, 1.0, 10.0])
+def test_huber_is_twice_pytorchs(delta: float) -> None:
+    ours = Huber(delta=delta)(MEASURED + ERROR, MEASURED, WEIGHT, EXACT)
+    theirs = 2 * WEIGHT * torch.nn.functional.huber_loss(MEASURED + ERROR, MEASURED, reduction="none", delta=delta)
+    assert ours.tolist() == pytest.approx(theirs.tolist())
+
+
+def test_huber_by_hand() -> None:
+    # e² up to 1, beyond it 2 e − 1: 2 gives 3, at weight ½.
+    assert Huber()(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == [0.0, 0.5, 3.0, 1.5]
+    assert slopes(Huber()) == [0.0, 2.0, -6.0, 1.0]
+
+
+def test_bounded_focal_by_hand() -> None:
+    loss = BoundedFocal(bonus=3.0, scale=0.5)
+    expected = WEIGHT * ERROR**2 * (1 + 3 * (1 - torch.exp(-((ERROR / 0.5) ** 2))))
+    assert loss(MEASURED + ERROR, MEASURED, WEIGHT, EXACT).tolist() == pytest.approx(expected.tolist())
+
+
+def test_the_bounded_factor_grows_from_1_to_its_bound_and_the_notebooks_does_not_stop() -> None:
+    error = torch.linspace(0.01, 50, 2000, dtype=torch.float64)
+    ones, zeros = torch.ones_like(error), torch.zeros_like(error)
+    factor = BoundedFocal(bonus=3.0)(error, zeros, ones, zeros) / error**2
+    assert (factor.diff() >= 0).all()
+    assert factor[0] == pytest.approx(1, abs=1e-3)
+    assert factor.max() <= 4
+    assert factor[-1] == pytest.approx(4)
+    assert (FocalMse()(error, zeros, ones, zeros) / error**2)[-1] == pytest.approx(2501)
+
+
+def test_the_defaults_of_losses_that_take_bounds_are_one_sided_and_unweighted() -> None:
+    for loss in (CensoredMse(), Huber(), BoundedFocal()):
+        assert (loss.weights, loss.extreme_factor, loss.takes_bounds) == ("none", 1.0, True)
+    with pytest.raises(RecipeError, match=r"loss\.bounds must be one of one_sided, measured; got 'both'"):
+        read_options(LOSSES.load("huber"), {"bounds": "both"}, "loss")

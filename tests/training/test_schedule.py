@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tailbind.training.schedule import Adam, AdamW, Constant, CosineRestarts, Plateau, ScheduleOptions
+from tailbind.training.schedule import Adam, AdamW, Constant, CosineRestarts, OneCycle, Plateau, ScheduleOptions
 
 
 def one_weight(value: float = 2.0) -> nn.Parameter:
@@ -81,6 +81,48 @@ def test_a_schedule_continues_where_it_stopped(options: ScheduleOptions, stop: i
         other.step()
         continued.step(loss)
     assert seen == whole[stop:-1]
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.3, 0.9])
+def test_one_cycle_is_pytorchs(warmup: float) -> None:
+    # PyTorch counts its top and its end as steps of their own; ours are at the shares of the batches that are stated.
+    steps = 1000
+    parameter = one_weight()
+    optimizer = torch.optim.SGD([parameter], lr=1e-3)
+    judge = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1e-3, total_steps=steps, pct_start=warmup, div_factor=25, final_div_factor=40, cycle_momentum=False
+    )
+    theirs = []
+    for _ in range(steps):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        judge.step()
+    ours = [1e-3 * OneCycle(warmup=warmup, start=0.04, end=0.001).share(step / steps) for step in range(steps)]
+    assert ours == pytest.approx(theirs, abs=2e-5)
+
+
+def test_one_cycle_at_its_corners() -> None:
+    cycle = OneCycle(warmup=0.25, start=0.1, end=0.02)
+    assert [cycle.share(done) for done in (0.0, 0.125, 0.25, 0.625, 1.0)] == pytest.approx([0.1, 0.55, 1, 0.51, 0.02])
+    assert OneCycle(warmup=0.0).share(0.0) == 1
+    rates = [cycle.share(done / 100) for done in range(101)]
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+
+
+def test_one_cycle_keeps_the_ratio_of_groups_also_after_a_state_is_loaded() -> None:
+    def made() -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [one_weight()]}, {"params": [one_weight()], "lr": 0.2}], lr=0.01)
+
+    optimizer = made()
+    OneCycle()(optimizer).enter(0.1)
+    other = made()
+    schedule = OneCycle()(other)
+    other.load_state_dict(optimizer.state_dict())
+    schedule.enter(0.25)
+    assert [group["lr"] for group in other.param_groups] == pytest.approx([0.01, 0.2])
+    schedule.step(1.0)
+    assert [group["lr"] for group in other.param_groups] == pytest.approx([0.01, 0.2])
 
 
 # --- optimizers --------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import torch
 from scipy.sparse import csr_array
 
 from tailbind.checkpoint import RESUME, load_state, save_state
-from tailbind.models.mlp import EmbeddingPerceptron, Mlp
+from tailbind.models.inlet import EmbeddingPerceptron
+from tailbind.models.mlp import Mlp
 from tailbind.table.features import Features
 from tailbind.training.loop import EpochResult, Trainer
 from tailbind.training.losses import WeightedMse

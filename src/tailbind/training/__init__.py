@@ -8,6 +8,12 @@ LOSSES = Registry(
         "mse": "tailbind.training.losses:WeightedMse",
         "focal": "tailbind.training.losses:FocalMse",
         "tobit": "tailbind.training.losses:Tobit",
+        "censored_mse": "tailbind.training.losses:CensoredMse",
+        "huber": "tailbind.training.losses:Huber",
+        "bounded_focal": "tailbind.training.losses:BoundedFocal",
+        "balanced_mse": "tailbind.training.batch_losses:BalancedMse",
+        "concordant": "tailbind.training.batch_losses:Concordant",
+        "ranked": "tailbind.training.batch_losses:Ranked",
     },
 )
 OPTIMIZERS = Registry(
@@ -20,5 +26,6 @@ SCHEDULES = Registry(
         "constant": "tailbind.training.schedule:Constant",
         "plateau": "tailbind.training.schedule:Plateau",
         "cosine_restarts": "tailbind.training.schedule:CosineRestarts",
+        "one_cycle": "tailbind.training.schedule:OneCycle",
     },
 )

@@ -4,47 +4,37 @@ An ensemble's members are trained in turn within each epoch. Every member has it
 batches and dropout, so that it becomes exactly what it would have become alone with its seed.
 """
 
-import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from tailbind.errors import TrainingError
 from tailbind.models.contract import Inputs
-from tailbind.models.mlp import Network
+from tailbind.models.network import Network
 from tailbind.models.tensors import InputTensors, as_tensors
+from tailbind.scale import bin_index
+from tailbind.training.batches import Batching, Shuffled, Stratified
 from tailbind.training.losses import NormalNoise, sides
-from tailbind.training.schedule import OptimizerOptions, Stepping
+from tailbind.training.member import (
+    Average,
+    Loss,
+    Member,
+    NoisyLoss,
+    RowLoss,
+    fresh_stream,
+    optimizer_of,
+    own_loss,
+)
+from tailbind.training.selection import VAL_LOSS, validation_score
 from tailbind.training.stages import Stage, TrainingOptions
-
-#: How much faster a noise is learned than weights. Adam moves its logarithm by about the learning rate a step:
-#: at 1e-4, and at a mean of half that by a schedule, a fall from e² to e⁻² takes 4,000 steps instead of 80,000.
-NOISE_PACE: Final = 20.0
-
-
-class RowLoss(Protocol):
-    """A loss: one value per row."""
-
-    def __call__(self, predicted: Tensor, measured: Tensor, weight: Tensor, side: Tensor) -> Tensor:
-        """Return (n,) losses for (n,) predicted and measured pKd, weights and sides (−1 "<", 0 "=", +1 ">")."""
-        ...
-
-
-@runtime_checkable
-class NoisyLoss(Protocol):
-    """A likelihood: every member of an ensemble has a noise of its own."""
-
-    def build(self) -> NormalNoise:
-        """Return the loss of one member."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,9 +46,11 @@ class EpochResult:
     epoch : counted from 1 over all stages
     stage : the stage's name
     train_loss, val_loss : mean of the recipe's loss over the rows; training as it went, with dropout
-    lr : learning rate of the epoch, the mean over members
+    lr : learning rate of the epoch, at its last batch; the mean over members
     seconds, rows_per_second : of the training part
-    is_best : whether `val_loss` is the lowest so far
+    is_best : whether `val_score` is the lowest so far
+    val_score : what `training.select_by` goes by: `val_loss` itself, or an error in pKd
+    is_last : whether no epoch follows
     """
 
     epoch: int
@@ -69,47 +61,8 @@ class EpochResult:
     seconds: float
     rows_per_second: float
     is_best: bool
-
-
-@dataclass
-class _Member:
-    """One network in training, and everything that makes its future: loss, optimizer, schedule, random streams."""
-
-    module: nn.Module
-    loss: RowLoss
-    optimizer: optim.Optimizer
-    schedule: Stepping
-    sampler: torch.Generator
-    random: Tensor
-
-    def state(self) -> dict[str, Any]:
-        return copy.deepcopy(
-            {
-                "weights": dict(self.module.state_dict()),
-                "loss": self.loss_state(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "sampler": self.sampler.get_state(),
-                "random": self.random,
-            }
-        )
-
-    def loss_state(self) -> dict[str, Tensor]:
-        """Return what the loss has learned; empty for one that learns nothing."""
-        return copy.deepcopy(dict(self.loss.state_dict())) if isinstance(self.loss, nn.Module) else {}
-
-    def load_loss_state(self, state: Mapping[str, Tensor]) -> None:
-        if isinstance(self.loss, nn.Module):
-            self.loss.load_state_dict(state)
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        state = copy.deepcopy(dict(state))
-        self.module.load_state_dict(state["weights"])
-        self.load_loss_state(state.get("loss", {}))  # absent where it was saved before any loss learned
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.sampler.set_state(state["sampler"])
-        self.random = state["random"]
+    val_score: float
+    is_last: bool
 
 
 class Trainer:
@@ -117,7 +70,8 @@ class Trainer:
 
     Parameters
     ----------
-    network : untrained, already on the device to train on; with a `NoisyLoss` it is made to start at the mean label
+    network : untrained, already on the device to train on; with a loss that takes bounds it is made to start at the
+        mean label
     X : features of all rows of the table: a `Features` record, or (n_samples, n_features) float32
     y : (n_samples,) pKd
     relation : (n_samples,) "=", "<" or ">", for losses that take bounds
@@ -125,7 +79,7 @@ class Trainer:
     validation : rows to measure the validation loss on
     stages : what to train on, in order
     loss : one value per row, or what builds such a loss for each member
-    options : batch size, clipping, seed
+    options : batches, clipping, averaging, what to select by, seed
     notify : told of what a person should know, a sentence at a time
     """
 
@@ -138,7 +92,7 @@ class Trainer:
         weight: NDArray[np.float64],
         validation: NDArray[np.intp],
         stages: list[Stage],
-        loss: RowLoss | NoisyLoss,
+        loss: Loss,
         options: TrainingOptions,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -151,6 +105,7 @@ class Trainer:
         self.epoch = 0
         self.best_epoch = 0
         self.best_val_loss = math.inf
+        self.best_score = math.inf
         self.best_weights: list[dict[str, Tensor]] = []
         self._best_losses: list[dict[str, Tensor]] = []
         device = network.device
@@ -159,9 +114,12 @@ class Trainer:
         self._side = torch.from_numpy(sides(relation)).to(device)
         self._weight = torch.from_numpy(weight.astype(np.float32)).to(device)
         self._validation = torch.from_numpy(validation)
-        self._members: list[_Member] = []
-        if options.start_at_mean or isinstance(loss, NoisyLoss):
-            # Beyond a bound the likelihood is flat. A network that came from pKd 0 would be scaled up until its
+        self._labels = y
+        side = sides(relation)[validation] if loss.takes_bounds else np.zeros(len(validation), np.float32)
+        self._judged = y[validation], side
+        self._members: list[Member] = []
+        if options.start_at_mean or loss.takes_bounds:
+            # Beyond a bound the loss is flat. A network that came from pKd 0 would be scaled up until its
             # measured rows fit, with nothing to hold those below a floor: they would end several pKd too low.
             network.start_at(float(y[stages[0].rows].mean()))
         self._enter(0)
@@ -171,18 +129,25 @@ class Trainer:
         """Epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch is left, or there were `training.patience` of them without a better one."""
+        patience = self.options.patience
+        return self.epoch >= self.n_epochs or bool(patience and self.epoch - self.best_epoch >= patience)
+
     def noise(self) -> list[float] | None:
-        """Return each member's noise in pKd as it is now; None for a loss without."""
+        """Return each member's noise in pKd as it is now; None for a loss that is no likelihood."""
         return _noise([member.loss for member in self._members])
 
     def best_noise(self) -> list[float] | None:
-        """Return each member's noise as it was in the best epoch; None for a loss without, or before the first."""
+        """Return each member's noise as it was in the best epoch; None for a loss that is none, or before the first."""
         if not (isinstance(self.loss, NoisyLoss) and self._best_losses):
             return None
-        losses = []
+        losses: list[RowLoss] = []
         for state in self._best_losses:
-            losses.append(self.loss.build())
-            losses[-1].load_state_dict(state)
+            built = self.loss.build()
+            built.load_state_dict(state)
+            losses.append(built)
         return _noise(losses)
 
     def run(self, on_epoch: Callable[[EpochResult], None]) -> None:
@@ -193,7 +158,7 @@ class Trainer:
         TrainingError
             When a loss is not finite, or a batch of two does not fit into the GPU's memory.
         """
-        while self.epoch < self.n_epochs:
+        while not self.is_finished:
             on_epoch(self._run_epoch())
 
     def state(self) -> dict[str, Any]:
@@ -203,6 +168,7 @@ class Trainer:
             "batch_size": self.batch_size,
             "best_epoch": self.best_epoch,
             "best_val_loss": self.best_val_loss,
+            "best_score": self.best_score,
             "best_weights": self.best_weights,
             "best_losses": self._best_losses,
             "members": [member.state() for member in self._members],
@@ -214,6 +180,7 @@ class Trainer:
         self.batch_size = int(state["batch_size"])
         self.best_epoch = int(state["best_epoch"])
         self.best_val_loss = float(state["best_val_loss"])
+        self.best_score = float(state.get("best_score", self.best_val_loss))  # the same before there was a choice
         self.best_weights = [dict(weights) for weights in state["best_weights"]]
         self._best_losses = [dict(of_loss) for of_loss in state.get("best_losses", [{}] * len(self.best_weights))]
         self._enter(self._stage_of(max(self.epoch, 1)))
@@ -240,12 +207,19 @@ class Trainer:
                 loss, sampler, random = before[number].loss, before[number].sampler, before[number].random
             else:
                 loss, sampler, random = (
-                    _own_loss(self.loss, self.network.device),
+                    own_loss(self.loss, self.network.device),
                     torch.Generator().manual_seed(seed),
-                    _fresh_stream(seed, self.network.device),
+                    fresh_stream(seed, self.network.device),
                 )
-            optimizer = _optimizer(stage.optimizer, module, loss)
-            self._members.append(_Member(module, loss, optimizer, stage.schedule(optimizer), sampler, random))
+            optimizer = optimizer_of(stage.optimizer, module, loss)
+            average = Average(module, self.options.ema_decay) if self.options.ema_decay else None
+            schedule = stage.schedule(optimizer)
+            self._members.append(Member(module, loss, optimizer, schedule, sampler, random, average))
+        if self.options.stratified:
+            bins = bin_index(self._labels[stage.rows])
+            self._batching: Batching = Stratified(stage.rows, bins, self.options.rows_per_bin)
+        else:
+            self._batching = Shuffled(stage.rows)
 
     def _run_epoch(self) -> EpochResult:
         epoch = self.epoch + 1
@@ -257,10 +231,10 @@ class Trainer:
             self._enter(index)
         stage = self.stages[index]
         started = time.perf_counter()
-        train_loss = self._train_within_memory(stage)
+        train_loss = self._train_within_memory(index)
         seconds = time.perf_counter() - started
         lr = float(np.mean([member.optimizer.param_groups[0]["lr"] for member in self._members]))
-        val_loss, member_losses = self._validate()
+        val_loss, member_losses, predicted = self._validate()
         for name, value in (("training", train_loss), ("validation", val_loss)):
             if not math.isfinite(value):
                 raise TrainingError(
@@ -270,20 +244,25 @@ class Trainer:
         for member, member_loss in zip(self._members, member_losses, strict=True):
             member.schedule.step(member_loss)
         self.epoch = epoch
-        is_best = val_loss < self.best_val_loss
+        score = val_loss if self.options.select_by == VAL_LOSS else self._score(predicted)
+        is_best = score < self.best_score
         if is_best:
-            self.best_epoch, self.best_val_loss = epoch, val_loss
+            self.best_epoch, self.best_val_loss, self.best_score = epoch, val_loss, score
             self.best_weights = [copy.deepcopy(dict(m.module.state_dict())) for m in self._members]
             self._best_losses = [m.loss_state() for m in self._members]
         rows_per_second = len(stage.rows) * len(self._members) / max(seconds, 1e-9)
-        return EpochResult(epoch, stage.name, train_loss, val_loss, lr, seconds, rows_per_second, is_best)
+        return EpochResult(
+            epoch, stage.name, train_loss, val_loss, lr, seconds, rows_per_second, is_best, score, self.is_finished
+        )
 
-    def _train_within_memory(self, stage: Stage) -> float:
-        """Train one epoch; where the GPU's memory does not suffice, start it again with half the batch."""
+    def _train_within_memory(self, index: int) -> float:
+        """Train one epoch of a stage; where the GPU's memory does not suffice, start it again with half the batch."""
+        stage = self.stages[index]
+        epochs_done = self.epoch - sum(earlier.epochs for earlier in self.stages[:index])
         while True:
-            before = [member.state() for member in self._members]
+            saved = [member.state() for member in self._members]
             try:
-                return float(np.mean([self._train_member(member, stage.rows) for member in self._members]))
+                return float(np.mean([self._train_member(m, stage, epochs_done) for m in self._members]))
             except torch.OutOfMemoryError:
                 if self.batch_size // 2 < 2:
                     raise TrainingError(
@@ -292,75 +271,76 @@ class Trainer:
                     ) from None
             self.batch_size //= 2
             self.notify(f"CUDA out of memory: going on with batches of {self.batch_size}.")
-            for member, saved in zip(self._members, before, strict=True):
+            for member, state in zip(self._members, saved, strict=True):
                 member.optimizer.zero_grad(set_to_none=True)
-                member.load_state(saved)
+                member.load_state(state)
             torch.cuda.empty_cache()
 
-    def _train_member(self, member: _Member, rows: NDArray[np.intp]) -> float:
-        """Train one member for one epoch; return its mean loss."""
+    def _train_member(self, member: Member, stage: Stage, epochs_done: int) -> float:
+        """Train one member for one epoch of its stage; return its mean loss."""
         device = self.network.device
-        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=member.sampler)]
+        epoch = self._batching(self.batch_size, member.sampler).to(self._X.device)
         total = torch.zeros((), dtype=torch.float64, device=device)
-        member.module.train()
         parameters = list(member.module.parameters())
-        with _stream(member, device):
-            for batch in batches(order.to(self._X.device), self.batch_size):
+        with member.in_training(device):
+            for number, batch in enumerate(epoch.rows):
+                if member.schedule.by_batch:
+                    member.schedule.enter((epochs_done + number / len(epoch.rows)) / stage.epochs)
                 there = batch.to(device)
+                weight = self._weight[there]
+                if epoch.factor is not None:
+                    weight = weight * epoch.factor[number].to(device)
                 member.optimizer.zero_grad(set_to_none=True)
-                predicted = member.module(*self._X.take(batch).to(device).arguments).squeeze(-1)
-                loss = member.loss(predicted, self._y[there], self._weight[there], self._side[there]).mean()
+                outputs = member.module(*self._X.take(batch).to(device).arguments)
+                # Where a member has several outputs, each learns from its own error: by the error of their mean they
+                # would learn to be one.
+                predicted = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.T
+                loss = member.loss(predicted, self._y[there], weight, self._side[there]).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
                 if self.options.clip_grad_norm:
                     nn.utils.clip_grad_norm_(parameters, self.options.clip_grad_norm)
                 member.optimizer.step()
+                if member.average:
+                    member.average.update(member.module)
                 total += loss.detach() * len(batch)
-        return float(total) / len(rows)
+        return float(total) / sum(len(batch) for batch in epoch.rows)
 
-    def _validate(self) -> tuple[float, list[float]]:
-        """Return the validation loss of the mean prediction, the mean over the members' losses, and of each member."""
+    def _validate(self) -> tuple[float, list[float], Tensor]:
+        """Return the validation loss of the mean prediction, the mean over the members' losses; each member's; and it.
+
+        A loss that compares rows is taken in batches as large as the recipe's, whatever training had to do with.
+        """
         rows = self._validation.to(self._X.device)
+        pieces = self._together(len(rows)) if self.loss.compares_rows else None
         outputs = self.network.outputs(self._X, rows)
         there = rows.to(outputs.device)
         of_rows = self._y[there], self._weight[there], self._side[there]
         mean = outputs.mean(dim=0)
+
+        def loss_of(member: Member, predicted: Tensor) -> float:
+            if pieces is None:
+                return float(member.loss(predicted, *of_rows).double().mean())
+            values = [member.loss(predicted[piece], *(of_row[piece] for of_row in of_rows)) for piece in pieces]
+            return float(torch.cat(values).double().mean())
+
         with torch.no_grad():
-            of_mean = [float(member.loss(mean, *of_rows).double().mean()) for member in self._members]
-            of_members = [
-                float(member.loss(output, *of_rows).double().mean())
-                for member, output in zip(self._members, outputs, strict=True)
-            ]
-        return float(np.mean(of_mean)), of_members
+            of_mean = [loss_of(member, mean) for member in self._members]
+            of_members = [loss_of(member, output) for member, output in zip(self._members, outputs, strict=True)]
+        return float(np.mean(of_mean)), of_members, mean
 
+    def _together(self, n: int) -> list[Tensor]:
+        """Return which of `n` validation rows a loss compares with each other: the same in every epoch."""
+        order = np.random.default_rng(self.options.seed).permutation(n)
+        return list(torch.split(torch.from_numpy(order).to(self.network.device), self.options.batch_size))
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Return `order` in batches; a last batch of one row joins the one before, for BatchNorm needs two.
-
-    >>> [len(batch) for batch in batches(torch.arange(9), 4)]
-    [4, 5]
-    """
-    pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
-
-
-def _own_loss(loss: RowLoss | NoisyLoss, device: torch.device) -> RowLoss:
-    """Return the loss of one member: its own where the loss has a noise, else the one that all share."""
-    return loss.build().to(device) if isinstance(loss, NoisyLoss) else loss
-
-
-def _optimizer(options: OptimizerOptions, module: nn.Module, loss: RowLoss) -> optim.Optimizer:
-    """Return the optimizer of a network, and of what its loss learns: faster, and without weight decay."""
-    learned = list(loss.parameters()) if isinstance(loss, nn.Module) else []
-    if not learned:
-        return options(module.parameters())
-    of_loss: dict[str, Any] = {"params": learned, "lr": NOISE_PACE * options.lr, "weight_decay": 0.0}
-    return options([{"params": list(module.parameters())}, of_loss])
+    def _score(self, predicted: Tensor) -> float:
+        """Return the unweighted error of (n_validation,) predictions that the best epoch is to have the least of."""
+        y_true, side = self._judged
+        return validation_score(self.options.select_by, y_true, predicted.cpu().numpy().astype(np.float64), side)
 
 
 def _noise(losses: Sequence[RowLoss]) -> list[float] | None:
-    """Return the noise of losses that have one."""
+    """Return the noise of losses that are likelihoods."""
     noises = [float(loss.sigma.detach()) for loss in losses if isinstance(loss, NormalNoise)]
     return noises or None
 
@@ -373,23 +353,3 @@ def _on_device(X: InputTensors, device: torch.device, notify: Callable[[str], No
         torch.cuda.empty_cache()
         notify("The features do not fit into the GPU's memory; they stay in the computer's.")
         return X
-
-
-def _fresh_stream(seed: int, device: torch.device) -> Tensor:
-    """Return the state of a random stream on `device` that starts from `seed`."""
-    return torch.Generator(device).manual_seed(seed).get_state()
-
-
-@contextlib.contextmanager
-def _stream(member: _Member, device: torch.device) -> Iterator[None]:
-    """Draw from a member's own random stream inside, and leave the global one as it was."""
-    on_gpu = device.type == "cuda"
-    get: Callable[[], Tensor] = torch.cuda.get_rng_state if on_gpu else torch.get_rng_state
-    put: Callable[[Tensor], None] = torch.cuda.set_rng_state if on_gpu else torch.set_rng_state
-    before = get()
-    put(member.random)
-    try:
-        yield
-    finally:
-        member.random = get()
-        put(before)

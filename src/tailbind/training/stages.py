@@ -7,9 +7,11 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tailbind.errors import RecipeError
 from tailbind.options import bounded, one_of
 from tailbind.scale import BIN_NAMES, EXTREME_BINS, bin_index
 from tailbind.training.schedule import Constant, OptimizerOptions, ScheduleOptions
+from tailbind.training.selection import CRITERIA
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,18 @@ class TrainingOptions:
     finetune_epochs : epochs of a second stage on the `finetune_bins` alone; 0 for none
     finetune_lr : its constant learning rate
     tensorboard : also log to `tensorboard/` in the run folder
+    select_by : what the best epoch is best by, on validation rows: `val_loss`, the recipe's own loss, or an unweighted
+        error, see `training.selection`
+    patience : epochs without a better one after which training stops; 0 for never
+    ema_decay : share of the average weights that stays at each step while the rest comes from the newest ones; the
+        model is then the average; 0 for the newest
+    stratified : whether every batch holds rows of every affinity bin that has training rows, see `training.batches`
+    rows_per_bin : at least how many, where `stratified`
+
+    Raises
+    ------
+    RecipeError
+        For options that exclude each other, or have no effect beside each other.
     """
 
     epochs: int = bounded(100, low=1)
@@ -38,6 +52,29 @@ class TrainingOptions:
     finetune_lr: float = bounded(1e-5, above=0, high=10)
     finetune_bins: tuple[str, ...] = one_of(EXTREME_BINS, BIN_NAMES)
     tensorboard: bool = False
+    select_by: str = one_of("val_loss", CRITERIA)
+    patience: int = bounded(0, low=0)
+    ema_decay: float = bounded(0.0, low=0, below=1)
+    stratified: bool = False
+    rows_per_bin: int = bounded(1, low=1)
+
+    def __post_init__(self) -> None:
+        if self.patience and self.finetune_epochs:
+            raise RecipeError(
+                f"training.patience must be 0 with a second stage, which has epochs of its own; got {self.patience} "
+                f"with training.finetune_epochs = {self.finetune_epochs}."
+            )
+        if self.rows_per_bin != 1 and not self.stratified:
+            raise RecipeError(
+                f"training.rows_per_bin must be 1 unless training.stratified is true; got {self.rows_per_bin}, which "
+                "would have no effect."
+            )
+        least = len(BIN_NAMES) * self.rows_per_bin
+        if self.stratified and self.batch_size < least:
+            raise RecipeError(
+                f"training.batch_size must be at least {least} to hold {self.rows_per_bin} rows of each of "
+                f"{len(BIN_NAMES)} bins (training.stratified); got {self.batch_size}."
+            )
 
 
 @dataclass(frozen=True)
