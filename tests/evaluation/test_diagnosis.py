@@ -237,6 +237,20 @@ def test_what_is_set_already_or_exceeded_is_not_advised() -> None:
     assert advised(model={"hidden_dims": (2048, 1024)}, optimizer={"lr": 3e-4}) == everything[:1]
 
 
+def test_advice_for_a_blend_is_options_of_its_parts() -> None:
+    network = {"model": {"hidden_dims": [64]}, "training": {"epochs": 150}, "optimizer": {"lr": 1e-4}}
+    settings = {
+        "model": {"kind": "blend", "hidden_dims": [1]},
+        "training": {"seed": 42},
+        "parts": {"net": network, "linear": {"model": {"alphas": [1.0]}, "loss": {"kind": "mse"}, "training": {}}},
+    }
+    found = only(diagnose({}, GOOD, ridge_rmse=0.7, settings=settings), "underfitting")
+    assert found.options == (
+        "'parts.net.model.hidden_dims=[1024,512,256,128]'",
+        "parts.net.optimizer.lr=0.0003",
+    )
+
+
 def test_a_loss_that_is_mse_already_is_not_advised() -> None:
     bad = {**GOOD, "distinct_predictions": 2}
     found = only(diagnose(history(), bad, 1.0, settings={"loss": {"kind": "mse", "extreme_factor": 10.0}}), "collapse")
@@ -258,3 +272,21 @@ def test_every_advised_option_is_one_that_can_be_set() -> None:
             sections[name].load(values["kind"])
         else:
             read_options(sections[name].load(load_recipe("v2").sections[name].kind), values, name)
+
+
+def test_a_model_without_epochs_is_judged_by_its_predictions() -> None:
+    nothing: dict[str, list[float]] = {}
+    assert diagnose(nothing, GOOD, ridge_rmse=1.1 * GOOD["rmse"]) == []
+    settings = {"model": {"kind": "trees", "n_trees": 3}, "loss": {"kind": "mse"}, "training": {"seed": 42}}
+    found = only(diagnose(nothing, GOOD, ridge_rmse=0.9 * GOOD["rmse"], settings=settings), "underfitting")
+    assert "is above" in found.evidence
+    assert "epochs" not in found.evidence
+    assert found.options == ()
+    alike = only(diagnose(nothing, {**GOOD, "distinct_predictions": 1}, 2.0, settings=settings), "collapse")
+    assert alike.options == ()
+
+
+def test_an_option_that_the_model_lacks_is_not_advised() -> None:
+    settings = {"model": {"kind": "attention", "n_layers": 2}, "training": {"epochs": 100}}
+    found = only(diagnose(history(), GOOD, ridge_rmse=0.7, settings=settings), "underfitting")
+    assert found.options == ("training.epochs=150", "optimizer.lr=0.0003")

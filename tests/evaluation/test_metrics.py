@@ -16,6 +16,7 @@ from tailbind.evaluation.metrics import (
     evaluate,
     figure,
     intervals,
+    macro_rmse,
     mae,
     metric_names,
     pearson,
@@ -111,6 +112,30 @@ def test_a_weight_is_a_number_of_repeats(pairs: list[tuple[float, float]], rando
         assert metric(y_true, y_pred, counts.astype(float)) == pytest.approx(expected, abs=1e-9), metric.__name__
 
 
+def test_macro_rmse_counts_every_bin_alike() -> None:
+    y_true = np.array([4.0, *[6.0] * 97, 12.0, 12.0])
+    y_pred = np.array([4.5, *[6.0] * 97, 11.0, 13.0])
+    assert macro_rmse(y_true, y_pred) == pytest.approx((0.5 + 0 + 1) / 3)
+    weight = np.concatenate([np.ones(98), [0.0, 0.0]])  # no very strong row is left
+    assert macro_rmse(y_true, y_pred, weight) == pytest.approx((0.5 + 0) / 2)
+    assert np.isnan(macro_rmse(np.empty(0), np.empty(0)))
+    one_bin = np.array([5.0, 6.9]), np.array([5.5, 6.0])
+    assert macro_rmse(*one_bin) == pytest.approx(rmse(*one_bin))
+
+
+def test_overshooting_shows_by_predicted_bin() -> None:
+    y_true = np.array([*[8.0] * 99, 12.0])
+    y_pred = np.array([*[8.0] * 90, *[12.0] * 10])  # one is right about the tail, nine rows are not in it
+    figures = evaluate(y_true, y_pred)
+    assert figures["bins"]["very_strong"]["rmse"] == 0
+    by_predicted = figures["predicted_bins"]["very_strong"]
+    assert by_predicted["n"] == 10
+    assert by_predicted["rmse"] == pytest.approx(np.sqrt(9 * 16 / 10))
+    assert by_predicted["bias"] == pytest.approx(3.6)
+    assert figures["predicted_bins"]["weak"] is None
+    assert figures["macro_rmse"] == pytest.approx(macro_rmse(y_true, y_pred))
+
+
 # --- everything at once ------------------------------------------------------------------------------
 
 
@@ -178,7 +203,7 @@ def plain(y_true: np.ndarray, y_pred: np.ndarray) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(PAIRS, st.integers(0, 5))
 def test_a_resample_is_its_rows_repeated(pairs: list[tuple[float, float]], seed: int) -> None:
     y_true, y_pred = columns(pairs)

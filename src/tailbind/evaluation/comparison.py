@@ -11,7 +11,6 @@ from tailbind.evaluation.censoring import concordance
 from tailbind.evaluation.criteria import lower_is_better
 from tailbind.evaluation.metrics import (
     CLUSTERS,
-    CONFIDENCE,
     FEWEST_FOR_INTERVAL,
     N_RESAMPLES,
     OVERALL,
@@ -19,6 +18,7 @@ from tailbind.evaluation.metrics import (
     Drawing,
     evaluate,
     figure,
+    interval,
     percentile_intervals,
     resampled,
     rmse,
@@ -195,9 +195,9 @@ def _with_marked(
         added = []
         for metric, (values, samples) in metrics.items():
             own, first = (value if np.isfinite(value) else None for value in (values[position], values[0]))
-            interval = None if samples is None else _interval(samples[position])
-            paired = None if samples is None or not position else _interval(samples[position] - samples[0])
-            added.append(_difference(metric, own, first if position else None, interval, paired))
+            own_interval = None if samples is None else interval(samples[position])
+            paired = None if samples is None or not position else interval(samples[position] - samples[0])
+            added.append(_difference(metric, own, first if position else None, own_interval, paired))
         runs.append((*entries, *added))
     return replace(
         comparison,
@@ -252,15 +252,6 @@ def _resampled_concordance(
         for which, y_pred in enumerate(predictions):
             values[which, column] = _concordance(y_true[rows], y_pred[rows], relation[rows])
     return list(values)
-
-
-def _interval(values: Array) -> Interval | None:
-    """Return the 95 % percentile interval over (n_resamples,); None where most are nan."""
-    finite = values[np.isfinite(values)]
-    if len(finite) < len(values) / 2:
-        return None
-    low, high = np.percentile(finite, (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2))
-    return float(low), float(high)
 
 
 def _concordance(y_true: Array, y_pred: Array, relation: NDArray[np.str_]) -> float:

@@ -128,12 +128,15 @@ def diagnose(
     validation : figures of the validation rows, as `evaluate` gives them
     ridge_rmse : ridge regression's RMSE on the same rows
     device : the device trained on, for advice on speed
-    settings : the resolved recipe by section; options that it already has, or exceeds, are not advised
+    settings : the resolved recipe by section, of a blend the parts' under `parts`; options that it already has, or
+        exceeds, are not advised
     likelihood : where the losses are negative log likelihoods, of what noise; these have no zero, and are judged by
         the mean squared errors that they stand for
     """
     findings = [_collapse(validation)]
-    if len(history.get("epoch", ())):
+    if not len(history.get("epoch", ())):
+        findings.append(_underfitting(np.empty(0), np.empty(0), "", validation, ridge_rmse))
+    else:
         train = np.asarray(history["train_loss"], dtype=np.float64)
         val = np.asarray(history["val_loss"], dtype=np.float64)
         seconds = np.asarray(history["seconds"], dtype=np.float64)
@@ -149,14 +152,34 @@ def diagnose(
     found = [finding for finding in findings if finding is not None]
     if any(finding.symptom == "overfitting" for finding in found):  # its remedies contradict those of underfitting
         found = [finding for finding in found if finding.symptom != "underfitting"]
-    return [replace(finding, options=_options(finding.symptom, settings or {})) for finding in found]
+    at_once = not len(history.get("epoch", ()))
+    parts: Mapping[str, Any] = (settings or {}).get("parts", {})
+    if parts:  # of a blend each part has options of its own; its model's say nothing of how it learns
+        return [
+            replace(
+                finding,
+                options=tuple(
+                    option
+                    for name, part in parts.items()
+                    for option in _options(finding.symptom, part, at_once=True, whose=f"parts.{name}.")
+                ),
+            )
+            for finding in found
+        ]
+    return [replace(finding, options=_options(finding.symptom, settings or {}, at_once)) for finding in found]
 
 
-def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the advised options that would change the settings, in the advised direction."""
+def _options(symptom: str, settings: Mapping[str, Any], at_once: bool, whose: str = "") -> tuple[str, ...]:
+    """Return the advised options that would change the settings, in the advised direction.
+
+    Options that a section does not have are not advised; without epochs, nor are those of sections that are not there.
+    `whose` stands before each.
+    """
     options = []
     for key, value, direction in ADVICE[symptom]:
         section, _, name = key.partition(".")
+        if name not in settings.get(section, {} if at_once else {name}):
+            continue  # a model without epochs has no learning rate, one of other layers no such width
         now = settings.get(section, {}).get(name)
         if key == "loss.kind" and now not in (None, "focal"):
             continue  # the advice is against the focal loss alone; another was chosen for a reason
@@ -167,7 +190,7 @@ def _options(symptom: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
             if size_now == size or (direction and (size - size_now) * direction < 0):
                 continue
         text = ",".join(map(str, value)) if isinstance(value, list) else value
-        options.append(f"'{key}=[{text}]'" if isinstance(value, list) else f"{key}={text}")
+        options.append(f"'{whose}{key}=[{text}]'" if isinstance(value, list) else f"{whose}{key}={text}")
     return tuple(options)
 
 
@@ -213,7 +236,7 @@ def _underfitting(
     if too_little:
         evidence.append(f"Validation RMSE {float(validation['rmse']):.3f} is above {reference:.3f}, that of {name}.")
     bias = float(validation.get("bias", 0.0))
-    if too_little and abs(bias) > FAR_OFF * float(validation["label_sd"]):
+    if too_little and len(val) and abs(bias) > FAR_OFF * float(validation["label_sd"]):
         side = "below" if bias < 0 else "above"
         evidence.append(f"Predictions are on average {abs(bias):.1f} {side} the labels, as after too few epochs.")
     if falling:

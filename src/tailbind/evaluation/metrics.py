@@ -73,6 +73,23 @@ def spearman(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -
     return pearson(_Ranks(y_true)(sample_weight), _Ranks(y_pred)(sample_weight), sample_weight)
 
 
+def macro_rmse(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    """Return the mean of the RMSEs of the affinity bins present: a rare bin counts as much as a full one.
+
+    >>> macro_rmse(np.array([6.0, 6.0, 6.0, 12.0]), np.array([6.0, 6.0, 6.0, 10.0]))
+    1.0
+    """
+    bins = bin_index(y_true)
+    present = np.unique(bins if sample_weight is None else bins[sample_weight > 0])
+    if not len(present):
+        return float("nan")
+    of_bins = []
+    for index in present:
+        rows = bins == index
+        of_bins.append(rmse(y_true[rows], y_pred[rows], None if sample_weight is None else sample_weight[rows]))
+    return float(np.mean(of_bins))
+
+
 class _Ranks:
     """Mean ranks of values, again and again under other counts, sorted only once."""
 
@@ -96,8 +113,9 @@ def evaluate(y_true: Array, y_pred: Array) -> dict[str, Any]:
     Returns
     -------
     dict
-        n, the overall metrics, SDs, the number of distinct predictions (to a thousandth), and under `bins`
-        one entry per affinity bin of `y_true`: n, rmse, mae, bias, or None where it has no rows.
+        n, the overall metrics, `macro_rmse`, SDs, the number of distinct predictions (to a thousandth), and under
+        `bins` one entry per affinity bin of `y_true`: n, rmse, mae, bias, or None where it has no rows; under
+        `predicted_bins` the same by the bin of `y_pred`.
     """
     figures: dict[str, Any] = {"n": len(y_true)}
     functions: dict[str, Callable[[Array, Array], float]] = {
@@ -105,14 +123,21 @@ def evaluate(y_true: Array, y_pred: Array) -> dict[str, Any]:
     }  # fmt: skip
     figures |= {name: function(y_true, y_pred) for name, function in functions.items()}
     figures["bias"] = bias(y_true, y_pred)
+    figures["macro_rmse"] = macro_rmse(y_true, y_pred)
     figures["label_sd"] = float(y_true.std()) if len(y_true) else float("nan")
     figures["prediction_sd"] = float(y_pred.std()) if len(y_pred) else float("nan")
     figures["distinct_predictions"] = len(np.unique(y_pred.round(3)))
-    bins = bin_index(y_true)
-    figures["bins"] = {}
+    figures["bins"] = _by_bin(y_true, y_pred, bin_index(y_true))
+    figures["predicted_bins"] = _by_bin(y_true, y_pred, bin_index(y_pred))
+    return figures
+
+
+def _by_bin(y_true: Array, y_pred: Array, bins: NDArray[np.intp]) -> dict[str, dict[str, Any] | None]:
+    """Return bin → n, rmse, mae and bias of the rows that `bins` (n_samples,) puts in it; None where there are none."""
+    figures: dict[str, dict[str, Any] | None] = {}
     for index, name in enumerate(BIN_NAMES):
         rows = bins == index
-        figures["bins"][name] = (
+        figures[name] = (
             {
                 "n": int(rows.sum()),
                 "rmse": rmse(y_true[rows], y_pred[rows]),
@@ -174,8 +199,13 @@ class Drawing:
     def enough(self, y_true: Array) -> dict[str, bool]:
         """Return bin → whether it has an interval: `FEWEST_FOR_INTERVAL` rows, from as many of the clusters drawn."""
         bins = bin_index(y_true)
-        of = self.clusters if self.clusters is not None and self.by == CLUSTERS else np.arange(len(y_true))
-        return {name: len(np.unique(of[bins == index])) >= FEWEST_FOR_INTERVAL for index, name in enumerate(BIN_NAMES)}
+        return {name: self.n_units(bins == index) >= FEWEST_FOR_INTERVAL for index, name in enumerate(BIN_NAMES)}
+
+    def n_units(self, rows: NDArray[np.bool_]) -> int:
+        """Return how many of what is drawn, clusters or rows, are among `rows` (n_samples,)."""
+        if self.clusters is not None and self.by == CLUSTERS:
+            return len(np.unique(self.clusters[rows]))
+        return int(rows.sum())
 
 
 def resampled(
@@ -261,17 +291,20 @@ def _variance(n: Array, total: Array, squares: Array) -> Array:
 
 def percentile_intervals(values: Array) -> dict[str, tuple[float, float] | None]:
     """Return metric → 95 % percentile interval over (n_resamples, n_metrics); None where most are nan."""
-    tails = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
-    intervals: dict[str, tuple[float, float] | None] = {}
-    for position, name in enumerate(metric_names()):
-        column = values[:, position]
-        finite = column[np.isfinite(column)]
-        if len(finite) < len(column) / 2:
-            intervals[name] = None
-        else:
-            low, high = np.percentile(finite, tails)
-            intervals[name] = (float(low), float(high))
-    return intervals
+    return {name: interval(values[:, position]) for position, name in enumerate(metric_names())}
+
+
+def interval(values: Array) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval over (n_resamples,) values; None where most are nan.
+
+    >>> tuple(round(end, 6) for end in interval(np.arange(41.0)))
+    (1.0, 39.0)
+    """
+    finite = values[np.isfinite(values)]
+    if len(finite) < len(values) / 2:
+        return None
+    low, high = np.percentile(finite, (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
 
 
 def intervals(
