@@ -6,12 +6,26 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge as JudgeRidge
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tailbind.checkpoint import load_state, save_state
+from tailbind.errors import FeatureError, RecipeError
+from tailbind.features.category import Category
 from tailbind.models import contract, least_squares, neighbours
-from tailbind.models.baselines import ALPHAS, NearestNeighbour, Ridge, SourceMean, TrainingMean
+from tailbind.models.baselines import (
+    ALPHAS,
+    NearestNeighbour,
+    NearestNeighbourOptions,
+    PatternMean,
+    Ridge,
+    RidgeOptions,
+    SourceMean,
+    SourceMeanOptions,
+    TrainingMean,
+)
+from tailbind.models.contract import Problem
 from tailbind.models.neighbours import Neighbours
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
@@ -258,5 +272,114 @@ def test_the_nearest_neighbour_makes_few_wide_rows_dense_at_a_time(monkeypatch: 
     monkeypatch.setattr(
         Neighbours, "_of_piece", lambda self, piece: (widths.append(len(piece)), of_piece(self, piece))[1]
     )
-    assert Neighbours(X).nearest(X).tolist() == list(range(60))
+    assert Neighbours(X).nearest(X)[:, 0].tolist() == list(range(60))
     assert max(widths) == 4
+
+
+# --- options ---------------------------------------------------------------------------------------------
+
+
+def problem_of(X: Features, y: np.ndarray, parts: Parts, weight: np.ndarray | None = None) -> Problem:
+    relation, weight = np.full(len(y), "="), np.ones(len(y)) if weight is None else weight
+    return Problem(X, y, relation, weight, parts["train"], parts["val"])
+
+
+def judged_with_weights(X: Features, y: np.ndarray, train: np.ndarray, alpha: float, weight: np.ndarray) -> np.ndarray:
+    scaled = StandardScaler().fit(X.dense[train].astype(np.float64)).transform(X.dense.astype(np.float64))
+    columns = scaled if X.sparse is None else np.hstack([scaled, X.sparse.toarray()])
+    return JudgeRidge(alpha).fit(columns[train], y[train], sample_weight=weight[train]).predict(columns)
+
+
+@pytest.mark.parametrize("chunk", [16_384, 100])
+@pytest.mark.parametrize(("sparse", "most_exact", "tolerance"), [(0, 2_000, 1e-6), (1, 2_000, 1e-6), (1, 0, 1e-3)])
+def test_weighted_ridge_is_scikit_learns(
+    table: AffinityTable,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+    sparse: int,
+    most_exact: int,
+    tolerance: float,
+) -> None:
+    monkeypatch.setattr(contract, "CHUNK", chunk)
+    monkeypatch.setattr(least_squares, "MOST_EXACT", most_exact)
+    X = with_sparse(table) if sparse else Features(table.features, table.feature_names)
+    weight = np.random.default_rng(2).choice([0.0, 0.3, 1.0, 8.0], len(table))
+    model = RidgeOptions((10.0,)).fit(problem_of(X, table.pkd, parts, weight))
+    expected = judged_with_weights(X, table.pkd, parts["train"], 10.0, weight)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=tolerance)
+    unweighted = Ridge(10.0).fit(X, table.pkd, parts["train"]).predict(X)
+    assert np.abs(expected - unweighted).max() > 0.01
+
+
+@pytest.mark.parametrize("most_exact", [2_000, 0])
+def test_equal_weights_are_none(
+    table: AffinityTable, parts: Parts, monkeypatch: pytest.MonkeyPatch, most_exact: int
+) -> None:
+    monkeypatch.setattr(least_squares, "MOST_EXACT", most_exact)
+    X, train = with_sparse(table), parts["train"]
+    plain = Ridge(10.0).fit(X, table.pkd, train)
+    np.testing.assert_allclose(
+        Ridge(10.0).fit(X, table.pkd, train, np.ones(len(table))).predict(X), plain.predict(X), rtol=1e-6
+    )
+    # Twice the weight is half the penalty.
+    doubled = Ridge(20.0).fit(X, table.pkd, train, np.full(len(table), 2.0))
+    np.testing.assert_allclose(doubled.predict(X), plain.predict(X), rtol=1e-4)
+
+
+def test_weights_have_no_say_in_the_choice_of_the_penalty(table: AffinityTable, parts: Parts) -> None:
+    X = with_sparse(table)
+    weight = np.where(table.pkd > 8, 20.0, 0.1)
+    model = RidgeOptions((1.0, 1000.0)).fit(problem_of(X, table.pkd, parts, weight))
+    errors = [
+        np.square(judged_with_weights(X, table.pkd, parts["train"], alpha, weight) - table.pkd)[parts["val"]].mean()
+        for alpha in (1.0, 1000.0)
+    ]
+    assert model.alpha == (1.0, 1000.0)[int(np.argmin(errors))]
+
+
+def test_ridge_needs_a_penalty() -> None:
+    with pytest.raises(RecipeError, match=r"model\.alphas must list one penalty or more, .*; got none"):
+        RidgeOptions(())
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_several_neighbours_are_averaged_as_scikit_learn_does(table: AffinityTable, parts: Parts, sparse: bool) -> None:
+    X = with_sparse(table) if sparse else Features(table.features, table.feature_names)
+    _, first = np.unique(X.dense, axis=0, return_index=True)  # no two equally near
+    train, test = np.intersect1d(parts["train"], first), parts["test"][:60]
+    model = NearestNeighbourOptions(k=5).fit(problem_of(X, table.pkd, {**parts, "train": train}))
+    scaled = StandardScaler().fit(X.dense[train].astype(np.float64)).transform(X.dense.astype(np.float64))
+    columns = np.hstack([scaled, X.sparse.toarray()]) if X.sparse is not None else scaled
+    judge = KNeighborsRegressor(5).fit(columns[train], table.pkd[train])
+    assert (np.abs(model.predict(X, test) - judge.predict(columns[test])) < 1e-6).mean() > 0.9
+    assert NearestNeighbour.from_state(model.state()).k == 5
+
+
+def test_no_more_neighbours_than_there_are() -> None:
+    X, y = np.eye(3, dtype=np.float32), np.array([1.0, 2.0, 6.0])
+    assert NearestNeighbour(k=9).fit(X, y, np.arange(3)).predict(X).tolist() == [3.0, 3.0, 3.0]
+
+
+def test_the_mean_by_category_is_the_source_mean(table: AffinityTable, parts: Parts) -> None:
+    X = Category().fit(table, parts["train"]).transform(table)
+    model = SourceMeanOptions().fit(problem_of(X, table.pkd, parts))
+    expected = SourceMean().fit(table.source, table.pkd, parts["train"]).predict(table.source)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    np.testing.assert_array_equal(model.predict(X, parts["test"]), expected[parts["test"]])
+    assert len(np.unique(expected)) > 1
+    assert PatternMean.from_state(json.loads(json.dumps(model.state()))) == model
+
+
+def test_the_mean_by_pattern_by_hand() -> None:
+    sparse = csr_array(np.array([[1, 0, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]], np.float32))
+    X = Features(np.zeros((5, 0), np.float32), (), sparse, ("a", "b", "c"))
+    model = PatternMean().fit(X, np.array([4.0, 6.0, 9.0, 100.0, 100.0]), np.arange(3))
+    assert model.predict(X) == pytest.approx([5.0, 5.0, 9.0, 19 / 3, 19 / 3])
+    assert model.predict(X, np.empty(0, np.intp)).shape == (0,)
+    assert model.predict(X, np.array([2])).tolist() == [9.0]
+
+
+def test_the_mean_by_pattern_needs_sparse_columns() -> None:
+    with pytest.raises(FeatureError, match=r"source_mean needs sparse columns .* none\. Add .* \[features\.category\]"):
+        PatternMean().fit(np.ones((3, 2), np.float32), np.ones(3), np.arange(3))

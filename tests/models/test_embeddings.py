@@ -8,8 +8,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from tailbind.models import mlp
-from tailbind.models.mlp import EmbeddingPerceptron, Mlp, Network
+from tailbind.models import network as networks
+from tailbind.models.inlet import EmbeddingPerceptron
+from tailbind.models.mlp import Mlp
+from tailbind.models.network import Network
 from tailbind.table.features import Features
 
 SMALL = Mlp((16, 8), embedding_dim=5)
@@ -52,6 +54,20 @@ def test_the_sparse_block_enters_as_its_product_with_the_embeddings() -> None:
         by_hand = module.layers(torch.cat([torch.from_numpy(X.dense), summed], dim=1)).squeeze(1).numpy()
     np.testing.assert_allclose(network.predict(X), by_hand, rtol=1e-4, atol=1e-6)
     assert np.ptp(by_hand) > 0.1
+
+
+def test_the_sparse_block_alone_leaves_dense_columns_unread_where_there_is_one() -> None:
+    options, X = replace(SMALL, sparse_alone=True), features()
+    network = built(options, silenced=np.ones(N_DENSE, dtype=bool))
+    assert weights(network)[0].shape == (16, SMALL.embedding_dim)
+    moved = replace(X, dense=X.dense + 5)
+    np.testing.assert_array_equal(network.predict(moved), network.predict(X))
+    assert np.ptp(network.predict(X)) > 0.1
+    np.testing.assert_array_equal(Mlp.from_state(network.state()).predict(X), network.predict(X))
+    assert network.describe().startswith("5 summed embeddings of 20 sparse columns → 16")
+    without = options.build(N_DENSE, 3).predict(X.dense)
+    np.testing.assert_array_equal(without, SMALL.build(N_DENSE, 3).predict(X.dense))
+    assert np.ptp(without) > 0.1
 
 
 def test_without_a_sparse_block_nothing_is_different() -> None:
@@ -121,7 +137,7 @@ def test_parameters_and_words_tell_of_the_embeddings() -> None:
 @pytest.mark.parametrize("members", [1, 3])
 def test_the_state_rebuilds_it_to_the_bit(members: int) -> None:
     network, X = built(replace(SMALL, members=members)), features()
-    again = Network.from_state(network.state())
+    again = Mlp.from_state(network.state())
     np.testing.assert_array_equal(again.predict_members(X), network.predict_members(X))
     assert again.describe() == network.describe()
     assert again.n_sparse == N_SPARSE
@@ -138,7 +154,7 @@ def test_each_member_is_the_one_built_alone_with_its_seed() -> None:
 def test_chunks_and_order_do_not_change_predictions(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     network, X = built(), features()
     whole = network.predict(X)
-    monkeypatch.setattr(mlp, "CHUNK", chunk)
+    monkeypatch.setattr(networks, "CHUNK", chunk)
     np.testing.assert_allclose(network.predict(X), whole, rtol=1e-4, atol=1e-5)
     rows = np.array([4, 2, 59, 2])
     np.testing.assert_allclose(network.predict(X, rows), whole[rows], rtol=1e-4, atol=1e-5)

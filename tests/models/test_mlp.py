@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from tailbind.models import mlp
-from tailbind.models.mlp import Mlp, Network
+from tailbind.models import network as networks
+from tailbind.models.mlp import Mlp
+from tailbind.models.network import Network
 
 V1 = Mlp((256, 128), "relu", "default")
 V2 = Mlp()
@@ -99,7 +100,7 @@ def test_building_leaves_the_global_random_stream_alone() -> None:
         torch.manual_seed(271828)
         before = torch.get_rng_state()
         network = V2.build(12, seed=3)
-        Network.from_state(network.state())
+        Mlp.from_state(network.state())
         assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -134,7 +135,7 @@ def test_the_prediction_is_the_mean_of_the_members() -> None:
 def test_chunks_do_not_change_predictions(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     network, X = moved(SMALL.build(12, seed=0)), inputs()
     whole = network.predict(X)
-    monkeypatch.setattr(mlp, "CHUNK", chunk)
+    monkeypatch.setattr(networks, "CHUNK", chunk)
     np.testing.assert_allclose(network.predict(X), whole, rtol=1e-5, atol=1e-6)
     assert np.ptp(whole) > 0.1
 
@@ -173,7 +174,7 @@ def test_inputs_are_not_changed() -> None:
 @pytest.mark.parametrize("options", [V1, V2, Mlp((8,), "silu", batch_norm=False, dropout=0.0, members=2)])
 def test_the_state_rebuilds_it_to_the_bit(options: Mlp) -> None:
     network, X = moved(options.build(12, seed=0)), inputs()
-    again = Network.from_state(network.state())
+    again = Mlp.from_state(network.state())
     np.testing.assert_array_equal(again.predict(X), network.predict(X))
     assert again.options == options
     assert again.n_features == 12

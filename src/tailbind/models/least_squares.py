@@ -6,7 +6,7 @@ feature matrix once or twice, and none takes a dense block beside a sparse one w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,36 +43,73 @@ class Solution:
     intercept: float
 
 
-def penalised_least_squares(X: Features, y: FloatArray, rows: Rows, alphas: Sequence[float]) -> list[Solution]:
+def penalised_least_squares(
+    X: Features, y: FloatArray, rows: Rows, alphas: Sequence[float], weight: FloatArray | None = None
+) -> list[Solution]:
     """Return for each penalty the coefficients that minimise ‖y − prediction‖² + alpha · ‖coefficients‖² over `rows`.
 
-    Dense columns are penalised as if standardised over `rows`, sparse ones as they are; the intercept is free.
+    Dense columns are penalised as if standardised over `rows`, sparse ones as they are; the intercept is free. Weights
+    multiply the squared errors; they do not change what is standardised by.
 
     Parameters
     ----------
     X : features of all rows
     y : (n_samples,) pKd
     alphas : the penalties; more than one costs little where there are few columns
+    weight : (n_samples,) of the squared errors; 1 unless given
     """
+    weights = _Weights(y, rows, weight)
     if X.sparse is None or X.dense.shape[1] + X.n_sparse <= MOST_EXACT:
-        return _exact(X, y, rows, alphas)
-    return _iterative(X.dense, X.sparse[rows].astype(np.float64), y, rows, alphas)
+        return _exact(X, y, rows, alphas, weights)
+    return _iterative(X.dense, X.sparse[rows].astype(np.float64), y, rows, alphas, weights)
 
 
-def _exact(X: Features, y: FloatArray, rows: Rows, alphas: Sequence[float]) -> list[Solution]:
+class _Weights:
+    """The weights of the rows that are learned from, or none.
+
+    Parameters
+    ----------
+    y, weight : (n_samples,) of all rows
+    rows : those learned from
+    """
+
+    def __init__(self, y: FloatArray, rows: Rows, weight: FloatArray | None) -> None:
+        self._all = weight
+        self._chosen = None if weight is None else weight[rows]
+        self.total = float(len(rows)) if self._chosen is None else float(self._chosen.sum())
+        self.y_mean = float(y[rows].mean()) if weight is None else float(np.average(y[rows], weights=self._chosen))
+
+    def of(self, rows: Rows, values: NDArray[Any]) -> NDArray[Any]:
+        """Return `values`, (n,) or (n, d), of some rows of the table times these rows' weights."""
+        return values if self._all is None else (values.T * self._all[rows]).T
+
+    def of_all(self, values: FloatArray) -> FloatArray:
+        """Return `values` (n,) of all rows learned from times their weights."""
+        return values if self._chosen is None else values * self._chosen
+
+    @property
+    def given(self) -> bool:
+        """Whether there are any."""
+        return self._all is not None
+
+
+def _exact(X: Features, y: FloatArray, rows: Rows, alphas: Sequence[float], weights: _Weights) -> list[Solution]:
     """Solve the normal equations of all columns together."""
-    n, n_dense = len(rows), X.dense.shape[1]
+    n_dense, y_mean = X.dense.shape[1], weights.y_mean
     width = n_dense + X.n_sparse
-    mean, y_mean = np.zeros(width), float(y[rows].mean())
+    mean = np.zeros(width)
     for piece in chunks(rows):
-        mean += _block(X, piece).sum(axis=0, dtype=np.float64) / n
+        mean += weights.of(piece, _block(X, piece)).sum(axis=0, dtype=np.float64) / weights.total
     gram, moment = np.zeros((width, width)), np.zeros(width)
     for piece in chunks(rows):
         centred = _block(X, piece).astype(np.float64) - mean
-        gram += centred.T @ centred
-        moment += centred.T @ (y[piece] - y_mean)
-    scale = _scales(mean, np.diag(gram) / n)
-    scale[n_dense:] = 1.0
+        weighted = weights.of(piece, centred)
+        gram += weighted.T @ centred
+        moment += weighted.T @ (y[piece] - y_mean)
+    scale = np.ones(width)
+    scale[:n_dense] = (
+        _scales(*_moments(X.dense, rows)) if weights.given else _scales(mean, np.diag(gram) / len(rows))[:n_dense]
+    )
     gram /= np.outer(scale, scale)
     found = []
     for alpha in alphas:
@@ -96,22 +133,29 @@ def _block(X: Features, rows: Rows) -> NDArray[np.float32]:
 
 
 def _iterative(
-    dense: NDArray[np.float32], sparse: "csr_array", y: FloatArray, rows: Rows, alphas: Sequence[float]
+    dense: NDArray[np.float32],
+    sparse: "csr_array",
+    y: FloatArray,
+    rows: Rows,
+    alphas: Sequence[float],
+    weights: _Weights,
 ) -> list[Solution]:
     """Eliminate the dense columns exactly; solve for the sparse ones by conjugate gradients.
 
     With Z the dense block standardised, S the sparse one centred (never formed) and Z'Z + alpha = L L', the sparse
-    coefficients solve (S'S + alpha − Q'Q) w = S'y − Q' L⁻¹Z'y, where Q = L⁻¹Z'S. The diagonal preconditions.
+    coefficients solve (S'S + alpha − Q'Q) w = S'y − Q' L⁻¹Z'y, where Q = L⁻¹Z'S. The diagonal preconditions. Weights
+    stand inside each product of columns, and the means are theirs.
     """
     from scipy.linalg import solve_triangular
     from scipy.sparse.linalg import LinearOperator, cg
 
-    n, n_sparse = sparse.shape
-    centred_y = y[rows] - y[rows].mean()
-    mean, scale, gram, cross, moment = _dense_products(dense, sparse, centred_y, rows)
+    n_sparse, total = sparse.shape[1], weights.total
+    centred_y = y[rows] - weights.y_mean
+    mean, scale, gram, cross, moment = _dense_products(dense, sparse, centred_y, rows, weights)
     transposed = sparse.T.tocsr()
-    sparse_mean = np.asarray(sparse.sum(axis=0)).ravel() / n
-    squares = np.asarray(sparse.power(2).sum(axis=0)).ravel() - n * sparse_mean**2
+    ones = weights.of_all(np.ones(len(rows)))
+    sparse_mean = (transposed @ ones) / total
+    squares = transposed.power(2) @ ones - total * sparse_mean**2
     shape = (n_sparse, n_sparse)
 
     def solved(alpha: float, w: FloatArray) -> Solution:
@@ -120,21 +164,21 @@ def _iterative(
         half_moment = solve_triangular(lower, moment, lower=True)
 
         def product(w: FloatArray) -> FloatArray:
-            of_rows: FloatArray = transposed @ (sparse @ w)
-            result: FloatArray = of_rows - (n * (sparse_mean @ w)) * sparse_mean + alpha * w - half.T @ (half @ w)
+            of_rows: FloatArray = transposed @ weights.of_all(sparse @ w)
+            result: FloatArray = of_rows - (total * (sparse_mean @ w)) * sparse_mean + alpha * w - half.T @ (half @ w)
             return result
 
         diagonal = np.maximum(squares + alpha - np.einsum("ij,ij->j", half, half), alpha)
         w, _ = cg(
             LinearOperator(shape, matvec=product, dtype=np.float64),
-            transposed @ centred_y - half.T @ half_moment,
+            transposed @ weights.of_all(centred_y) - half.T @ half_moment,
             x0=w,
             rtol=TOLERANCE,
             maxiter=MOST_ITERATIONS,
             M=LinearOperator(shape, matvec=lambda v: v / diagonal, dtype=np.float64),
         )
         of_dense = solve_triangular(lower, half_moment - half @ w, lower=True, trans="T") / scale
-        return Solution(of_dense, w, float(y[rows].mean() - mean @ of_dense - sparse_mean @ w))
+        return Solution(of_dense, w, float(weights.y_mean - mean @ of_dense - sparse_mean @ w))
 
     found: dict[float, Solution] = {}
     start: FloatArray = np.zeros(n_sparse)
@@ -145,25 +189,36 @@ def _iterative(
 
 
 def _dense_products(
-    dense: NDArray[np.float32], sparse: "csr_array", centred_y: FloatArray, rows: Rows
+    dense: NDArray[np.float32], sparse: "csr_array", centred_y: FloatArray, rows: Rows, weights: _Weights
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return of the standardised dense block Z: means, scales, Z'Z, Z'S and Z'y."""
-    n, width = len(rows), dense.shape[1]
-    mean: FloatArray = np.zeros(width)
-    square: FloatArray = np.zeros(width)
-    for piece in chunks(rows):
-        mean += dense[piece].sum(axis=0, dtype=np.float64) / n
-    for piece in chunks(rows):
-        square += np.square(dense[piece] - mean).sum(axis=0) / n
+    width = dense.shape[1]
+    mean, square = _moments(dense, rows)
     scale = _scales(mean, square)
+    if weights.given:
+        mean = np.zeros(width)
+        for piece in chunks(rows):
+            mean += weights.of(piece, dense[piece]).sum(axis=0) / weights.total
     gram: FloatArray = np.zeros((width, width))
     cross, moment = np.zeros((width, sparse.shape[1])), np.zeros(width)
     start = 0
     for piece in chunks(rows):
         taken = slice(start, start + len(piece))
         standardised = (dense[piece] - mean) / scale  # not in single precision: near-collinear columns need every digit
-        gram += standardised.T @ standardised
-        cross += (sparse[taken].T @ standardised).T
-        moment += standardised.T @ centred_y[taken]
+        weighted = weights.of(piece, standardised)
+        gram += weighted.T @ standardised
+        cross += (sparse[taken].T @ weighted).T
+        moment += weighted.T @ centred_y[taken]
         start = taken.stop
     return mean, scale, gram, cross, moment
+
+
+def _moments(dense: NDArray[np.float32], rows: Rows) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance of dense columns over `rows`, whatever their weights."""
+    mean: FloatArray = np.zeros(dense.shape[1])
+    square: FloatArray = np.zeros(dense.shape[1])
+    for piece in chunks(rows):
+        mean += dense[piece].sum(axis=0, dtype=np.float64) / len(rows)
+    for piece in chunks(rows):
+        square += np.square(dense[piece] - mean).sum(axis=0) / len(rows)
+    return mean, square

@@ -18,20 +18,22 @@ class Neighbours:
     Parameters
     ----------
     points : what to find among; of equally near ones, either may be found
+    k : how many to find; all where there are fewer
     """
 
-    def __init__(self, points: Features) -> None:
+    def __init__(self, points: Features, k: int = 1) -> None:
         self.points = points
+        self.k = min(k, len(points))
         if points.sparse is None:
-            self._index = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(points.dense)
+            self._index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(points.dense)
         else:
             squares = np.einsum("ij,ij->i", points.dense, points.dense)
             self._squares = squares + np.asarray(points.sparse.power(2).sum(axis=1)).ravel()
 
     def nearest(self, X: Features) -> NDArray[np.intp]:
-        """Return (n_samples,) the number of the point nearest to each row."""
+        """Return (n_samples, k) the numbers of the points nearest to each row."""
         if X.sparse is None:
-            found: NDArray[np.intp] = self._index.kneighbors(X.dense, return_distance=False)[:, 0]
+            found: NDArray[np.intp] = self._index.kneighbors(X.dense, return_distance=False)
             return found
         size = max(1, MOST_DISTANCES // max(1, len(self.points), X.n_sparse))
         pieces = [X.take(slice(start, start + size)) for start in range(0, len(X), size)]
@@ -45,5 +47,7 @@ class Neighbours:
         products += self.points.sparse @ np.ascontiguousarray(X.sparse.toarray().T)
         products *= -2
         products += self._squares[:, None]
-        found: NDArray[np.intp] = products.argmin(axis=0)
-        return found
+        found: NDArray[np.intp] = (
+            products.argmin(axis=0)[None] if self.k == 1 else np.argpartition(products, self.k - 1, axis=0)[: self.k]
+        )
+        return found.T
