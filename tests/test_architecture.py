@@ -1,6 +1,8 @@
 """Who may import whom: a line of the house may import only lines below it, and siblings never each other."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,13 @@ def test_sequences_load_nothing_heavy_before_it_is_used() -> None:
                 str(node.module) for node in imports if isinstance(node, ast.ImportFrom)
             }
             assert not {name.split(".")[0] for name in names} & heavy, path
+
+
+def test_trees_load_lightgbm_when_they_are_grown() -> None:
+    code = "import sys, tailbind.models.trees; print('lightgbm' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+    assert [path.name for path in FILES if "import lightgbm" in path.read_text()] == ["trees.py"]
 
 
 def test_only_the_command_line_parses_arguments_and_only_plots_draw() -> None:

@@ -62,7 +62,9 @@ def test_a_bad_table_is_one_line_and_nothing_is_written(
 ) -> None:
     spoil, expected = BAD_TABLES[fault]
     spoil(frame).write_csv(tmp_path / "bad.csv")
-    message = refused(capsys, "train", tmp_path / "bad.csv", "--out", tmp_path / "run", "--device", "cpu")
+    message = refused(
+        capsys, "train", tmp_path / "bad.csv", "--recipe", "v2", "--out", tmp_path / "run", "--device", "cpu"
+    )
     assert expected in message
     assert "bad.csv" in message
     assert not (tmp_path / "run").exists()
@@ -77,7 +79,7 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (tmp_path / "empty.csv", "the file is empty"),
         (tmp_path / "table.xlsx", "must end in .csv, .tsv, .txt"),
     ):
-        assert words in refused(capsys, "train", path, "--out", tmp_path / "run")
+        assert words in refused(capsys, "train", path, "--recipe", "v2", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -101,7 +103,7 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_wrong_option_is_one_line_and_nothing_is_written(
     arguments: list[str], expected: str, simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = refused(capsys, "train", simulated_csv, "--out", tmp_path / "run", *arguments)
+    message = refused(capsys, "train", simulated_csv, "--recipe", "v2", "--out", tmp_path / "run", *arguments)
     assert expected in message
     assert not (tmp_path / "run").exists()
 
@@ -110,13 +112,15 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("x")
-    assert "must be a folder; it is a file" in refused(capsys, "train", simulated_csv, "--out", tmp_path / "file")
+    assert "must be a folder; it is a file" in refused(
+        capsys, "train", simulated_csv, "--recipe", "v2", "--out", tmp_path / "file"
+    )
 
     def denied(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", denied)
-    message = refused(capsys, "train", simulated_csv, "--out", tmp_path / "read-only" / "run")
+    message = refused(capsys, "train", simulated_csv, "--recipe", "v2", "--out", tmp_path / "read-only" / "run")
     assert "must be writable; Permission denied. Free space or choose another place" in message
 
 
@@ -134,7 +138,9 @@ def test_interrupting_is_one_line_and_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "run", interrupted)
-    assert main(["train", str(simulated_csv), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
+    assert (
+        main(["train", str(simulated_csv), "--recipe", "v2", "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
+    )
     assert capsys.readouterr().err == (
         "tailbind: Interrupted. An unfinished training goes on with --resume, "
         "a ladder and embed with the same command.\n"
@@ -147,15 +153,38 @@ def test_without_a_verb_help_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_recipes_lists_and_prints_what_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tailbind.features.pipeline import reads_sequences
     from tailbind.recipes import load_recipe, recipe_names
     from tailbind.workflows.plan import resolve
 
     assert main(["recipes"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == recipe_names()
+    lines = capsys.readouterr().out.splitlines()
+    listed = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+    assert listed == {name: load_recipe(name).description for name in recipe_names()}
+    heads = ["From sequences:", "From the table's own feature columns:", "From labels alone:"]
+    assert [line for line in lines if not line.startswith("  ")] == heads
+    sequences, columns = lines.index(heads[0]), lines.index(heads[1])
+    for name in recipe_names():
+        place = next(number for number, line in enumerate(lines) if line.startswith(f"  {name} "))
+        assert (sequences < place < columns) == reads_sequences(resolve(load_recipe(name)).features), name
     for name in recipe_names():
         assert main(["recipes", name]) == 0
         (tmp_path / f"{name}.toml").write_text(capsys.readouterr().out)
         assert resolve(load_recipe(tmp_path / f"{name}.toml")) == resolve(load_recipe(name))
+
+
+def test_in_a_terminal_the_list_of_recipes_is_wrapped_below_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tailbind.recipes import load_recipe, recipe_names
+
+    for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(line[line.rindex("  ") + 2 :] for line in lines if line.startswith("  "))
+    assert all(load_recipe(name).description in words for name in recipe_names())
 
 
 def test_a_recipe_file_beside_its_base(simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

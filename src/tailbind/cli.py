@@ -5,8 +5,10 @@ interrupted. What is heavy is imported inside the verbs, so that `--help` is qui
 """
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -55,6 +57,8 @@ class Precision(StrEnum):
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED: Final = 130
+#: What recipes learn from, as they are listed.
+SEQUENCES, COLUMNS, LABELS = "From sequences", "From the table's own feature columns", "From labels alone"
 
 app = typer.Typer(
     help="Predict antibody-antigen affinity (pKd) from a table of measurements, right in the tails.",
@@ -126,7 +130,10 @@ def check(
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file.")] = "v2",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file; v3 unless given."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe; repeatable."),
@@ -178,7 +185,10 @@ def compare(
 def ladder(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for a run per split and ladder.html; continues where it was.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file.")] = "v2",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Name of a recipe (see `tailbind recipes`) or a TOML file; v3 unless given."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change an option of the recipe; repeatable."),
@@ -320,12 +330,10 @@ def recipes(
     ] = None,
 ) -> None:
     """List the recipes, or print one resolved."""
-    from tailbind.recipes import load_recipe, recipe_names
+    from tailbind.recipes import load_recipe
 
     if name is None:
-        width = max(map(len, recipe_names()))
-        for known in recipe_names():
-            _print(f"{known:<{width}}  {load_recipe(known).description}")
+        _list_recipes()
         return
     from tailbind.workflows.plan import resolve
 
@@ -374,6 +382,26 @@ def _fail(message: str) -> int:
 def _tell(text: str) -> None:
     """Print a remark on standard error, so that standard output is the result alone."""
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _list_recipes() -> None:
+    """Print all recipes by what they read, a line each; in a terminal as many as it takes, one below the other."""
+    from tailbind.recipes import load_recipe, recipe_names
+
+    groups: dict[str, dict[str, str]] = {SEQUENCES: {}, COLUMNS: {}, LABELS: {}}
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        kinds = {section.kind for section in recipe.features.values()}
+        group = SEQUENCES if kinds - {"columns", "category"} else COLUMNS if "columns" in kinds else LABELS
+        groups[group][name] = recipe.description
+    console, width = Console(), max(map(len, recipe_names()))
+    room = max(20, console.width - width - 4)
+    for group, entries in groups.items():
+        _print(f"{group}:")
+        for name, words in entries.items():
+            lines = textwrap.wrap(words, room, break_on_hyphens=False) if console.is_terminal else [words]
+            for label, line in zip_longest([name], lines, fillvalue=""):
+                _print(f"  {label:<{width}}  {line}")
 
 
 def _print(text: str) -> None:

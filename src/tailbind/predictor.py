@@ -13,6 +13,7 @@ from tailbind.checkpoint import Checkpoint, load_checkpoint
 from tailbind.errors import CheckpointError
 from tailbind.features.pipeline import FeaturePipeline, column_prefix, reads_sequences
 from tailbind.models import MODELS
+from tailbind.models.contract import Predictive
 from tailbind.run_folder import first_difference, open_run
 from tailbind.runtime import choose_device
 from tailbind.scale import bin_names, kd_from_pkd
@@ -34,7 +35,7 @@ class Predictor:
 
     checkpoint: Checkpoint
     features: FeaturePipeline
-    model: Any
+    model: Predictive
 
     def read(self, paths: str | Path | Sequence[str | Path], *, labels: bool = False) -> AffinityTable:
         """Read a table with the columns this model needs; rows without features are kept."""
@@ -57,14 +58,16 @@ class Predictor:
         """
         return self.features.transform(table)
 
-    def predict_pkd(self, features: Features) -> NDArray[np.float64]:
-        """Return (n_samples, n_members) predicted pKd, nan where a row has no features."""
+    def predict_pkd(self, features: Features) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return (n_samples,) predicted pKd and, of an ensemble, its SD; nan where a row has no features."""
         complete = np.flatnonzero(features.complete)
-        members = np.full((len(features), len(self.model.members)), np.nan)
-        if len(complete):
-            rows = None if len(complete) == len(features) else complete
-            members[complete] = self.model.predict_members(features, rows)
-        return members
+        found = self.model.predict_with_sd(features, None if len(complete) == len(features) else complete)
+        pkd, sd = (None if values is None else np.full(len(features), np.nan) for values in found)
+        for whole, values in ((pkd, found[0]), (sd, found[1])):
+            if whole is not None:
+                whole[complete] = values
+        assert pkd is not None
+        return pkd, sd
 
     def predict(self, table: AffinityTable) -> pl.DataFrame:
         """Return a row per row of `table`, in its order.
@@ -77,8 +80,7 @@ class Predictor:
             also `unseen`: what of the row training never saw, in words, null where nothing.
         """
         features = self.compute_features(table)
-        members = self.predict_pkd(features)
-        pkd = members.mean(axis=1)
+        pkd, sd = self.predict_pkd(features)
         known = np.isfinite(pkd)
         frame = pl.DataFrame(
             {
@@ -88,8 +90,8 @@ class Predictor:
                 "affinity_bin": np.where(known, bin_names(np.where(known, pkd, 0.0)), ""),
             }
         )
-        if members.shape[1] > 1:
-            frame = frame.with_columns(pl.Series("predicted_sd", members.std(axis=1, ddof=1)))
+        if sd is not None:
+            frame = frame.with_columns(pl.Series("predicted_sd", sd))
         if features.unseen is not None:
             unseen = np.where(known, features.unseen, "").astype(object)
             frame = frame.with_columns(pl.Series("unseen", unseen, dtype=pl.String))

@@ -152,6 +152,23 @@ class TestTrainingCurves:
     def test_an_unknown_best_epoch_is_not_marked(self) -> None:
         assert "Best" not in words(training_curves(history(5), best_epoch=0))
 
+    def test_networks_trained_one_after_the_other_are_told_apart(self) -> None:
+        given = history(10)
+        loss, rate = training_curves(given, 0, networks=[("first", 4, 3), ("second", 10, 9)]).axes
+        curves = [line for line in loss.lines if len(line.get_xdata()) > 2]
+        assert [list(line.get_xdata()) for line in curves] == [[1, 2, 3, 4]] * 2 + [[5, 6, 7, 8, 9, 10]] * 2
+        marked = [line for line in loss.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+        assert [float(line.get_xdata()[0]) for line in marked] == [3, 9]
+        assert [float(line.get_ydata()[0]) for line in marked] == [given["val_loss"][2], given["val_loss"][8]]
+        assert [text.get_text() for text in loss.texts] == ["first", "second"]
+        assert [text.get_text() for text in loss.get_legend().get_texts()][1:] == ["Validation", "Best of each"]
+        assert [list(line.get_xdata()) for line in rate.lines] == [[3, 3], [9, 9]]
+
+    def test_a_single_network_of_a_blend_is_drawn_as_one(self) -> None:
+        figure = training_curves(history(5), 0, networks=[("network", 5, 4)])
+        assert "Best: epoch 4, loss" in words(figure)
+        assert not figure.axes[0].texts
+
     def test_says_how_the_training_loss_was_measured(self) -> None:
         assert "with dropout" in words(curves(3))
 

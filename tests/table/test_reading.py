@@ -488,7 +488,7 @@ def test_neither_features_nor_sequences(write: Write) -> None:
 def test_sequences_without_features_are_told_apart(write: Write) -> None:
     with pytest.raises(
         FeatureError,
-        match=r"it has sequences \(heavy, antigen\)\. Add the columns, or train .*: --recipe v2-sequence",
+        match=r"it has sequences \(heavy, antigen\)\. Add the columns, or train .*: --recipe v3",
     ):
         read_table(write("pKd,vh,antigen", "7,Q,M", features=False))
 

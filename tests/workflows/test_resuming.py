@@ -15,7 +15,7 @@ import tailbind
 from tailbind import runtime
 from tailbind.cli import main
 from tailbind.errors import RunError
-from tailbind.workflows import evaluating, fitting
+from tailbind.workflows import evaluating, journal
 
 TINY = ("model.hidden_dims=[8, 4]", "training.epochs=3", "training.batch_size=64", "training.checkpoint_every=2")
 
@@ -42,7 +42,7 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
     monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abc", b"no picture, for speed"))
     options = {"recipe": recipe, "overrides": changes, "device": "cpu"}
     whole = tailbind.train(simulated_csv, out=tmp_path / "whole", **options)  # type: ignore[arg-type]
-    honest_replace, honest_append = Path.replace, fitting._append
+    honest_replace, honest_append = Path.replace, journal._append
     n_writes = 0
 
     def strike_at(patch: pytest.MonkeyPatch, kill_at: int) -> None:
@@ -61,7 +61,7 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
                 raise Killed
 
         patch.setattr(Path, "replace", replace)
-        patch.setattr(fitting, "_append", append)
+        patch.setattr(journal, "_append", append)
 
     for kill_at in range(1, 100) if recipe == "v1" else range(5, 100, 3):
         out, n_writes = tmp_path / f"killed-{kill_at}", 0
@@ -86,7 +86,18 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
 
 
 def test_a_run_killed_with_signal_9_is_continued_exactly(simulated_csv: Path, tmp_path: Path) -> None:
-    common = ["train", str(simulated_csv), "--recipe", "v2", "--device", "cpu", "--set", "training.epochs=12"]
+    common = [
+        "train",
+        str(simulated_csv),
+        "--recipe",
+        "v2",
+        "--recipe",
+        "v2",
+        "--device",
+        "cpu",
+        "--set",
+        "training.epochs=12",
+    ]
     common += ["--set", "training.batch_size=16", "--set", "model.hidden_dims=[64, 32]"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tailbind", *common]
@@ -118,10 +129,13 @@ def test_a_finished_run_has_nothing_to_resume(
 ) -> None:
     out = tmp_path / "run"
     sets = [word for change in TINY for word in ("--set", change)]
-    assert main(["train", str(simulated_csv), "--out", str(out), "--device", "cpu", "--resume", *sets]) == 0
+    assert (
+        main(["train", str(simulated_csv), "--recipe", "v2", "--out", str(out), "--device", "cpu", "--resume", *sets])
+        == 0
+    )
     before = (out / "metrics.json").read_bytes()
     capsys.readouterr()
-    assert main(["train", str(simulated_csv), "--out", str(out), "--device", "cpu", "--resume"]) == 0
+    assert main(["train", str(simulated_csv), "--recipe", "v2", "--out", str(out), "--device", "cpu", "--resume"]) == 0
     assert "is finished; nothing to resume" in capsys.readouterr().out
     assert (out / "metrics.json").read_bytes() == before
 
@@ -133,32 +147,39 @@ def unfinished(simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def stop(path: Path, line: str) -> None:
         raise Killed
 
-    monkeypatch.setattr(fitting, "_append", stop)
+    monkeypatch.setattr(journal, "_append", stop)
     with pytest.raises(Killed):
-        tailbind.train(simulated_csv, out=tmp_path / "run", overrides=TINY, device="cpu")
+        tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     monkeypatch.undo()
     return tmp_path / "run"
 
 
 def test_an_unfinished_run_is_not_overwritten(unfinished: Path, simulated_csv: Path) -> None:
     with pytest.raises(RunError, match=r"it holds an unfinished run \(go on with --resume\)"):
-        tailbind.train(simulated_csv, out=unfinished, overrides=TINY, device="cpu")
+        tailbind.train(simulated_csv, recipe="v2", out=unfinished, overrides=TINY, device="cpu")
 
 
 def test_resume_needs_the_same_recipe(unfinished: Path, simulated_csv: Path) -> None:
     with pytest.raises(RunError, match=r"model.dropout was 0.3, now it is 0.4. Give the same recipe"):
-        tailbind.train(simulated_csv, out=unfinished, overrides=[*TINY, "model.dropout=0.4"], device="cpu", resume=True)
+        tailbind.train(
+            simulated_csv,
+            recipe="v2",
+            out=unfinished,
+            overrides=[*TINY, "model.dropout=0.4"],
+            device="cpu",
+            resume=True,
+        )
 
 
 def test_resume_needs_the_same_table(unfinished: Path, simulated_csv: Path, tmp_path: Path) -> None:
     pl.read_csv(simulated_csv).head(1100).write_csv(tmp_path / "other.csv")
     with pytest.raises(RunError, match=r"--resume needs the table that .* was begun with; .*other.csv differs"):
-        tailbind.train(tmp_path / "other.csv", out=unfinished, overrides=TINY, device="cpu", resume=True)
+        tailbind.train(tmp_path / "other.csv", recipe="v2", out=unfinished, overrides=TINY, device="cpu", resume=True)
 
 
 def test_resume_and_force_exclude_each_other(simulated_csv: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--resume and --force exclude each other"):
-        tailbind.train(simulated_csv, out=tmp_path / "run", resume=True, force=True)
+        tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "run", resume=True, force=True)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(
@@ -166,7 +187,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 ) -> None:
     out = tmp_path / "run"
     sets = [word for change in TINY for word in ("--set", change)]
-    command = ["train", str(simulated_csv), "--out", str(out), "--device", "cpu", *sets]
+    command = ["train", str(simulated_csv), "--recipe", "v2", "--out", str(out), "--device", "cpu", *sets]
     honest, calls = os.fsync, 0
 
     def full(descriptor: int) -> None:

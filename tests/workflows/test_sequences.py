@@ -18,7 +18,7 @@ from tailbind.predictor import load
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
 from tailbind.table.simulation import Landscape, simulate
-from tailbind.workflows import featurising, fitting
+from tailbind.workflows import featurising, journal
 from tailbind.workflows.laddering import BASELINES, RUNGS, ladder
 
 SMALL = (
@@ -136,7 +136,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(
             raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_append", stop)
+        patch.setattr(journal, "_append", stop)
         with pytest.raises(StoppedError):
             trained(data, tmp_path / "run")
     with monkeypatch.context() as patch:

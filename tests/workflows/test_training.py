@@ -45,6 +45,13 @@ def test_metrics_have_the_contract_s_shape(run_v2: tailbind.RunSummary) -> None:
     assert test["n"] == sum(entry["n"] for entry in test["bins"].values() if entry)
     assert test["measured"]["n"] + test["censored"]["n"] == test["n"]
     assert test["censored"]["n"] > 0
+    assert test["macro_rmse"] == pytest.approx(np.mean([bin["rmse"] for bin in test["bins"].values() if bin]))
+    assert test["n"] == sum(entry["n"] for entry in test["predicted_bins"].values() if entry)
+    assert list(test["retrieval"]) == ["9", "11"]
+    found = test["retrieval"]["9"]
+    assert found["n"] + found["n_unknown"] == test["n"]
+    low, high = found["intervals"]["average_precision"]
+    assert low <= found["average_precision"] <= high
     assert set(metrics["baselines"]) == {"training_mean", "source_mean", "ridge"}
     assert metrics["baselines"]["training_mean"]["n"] == test["n"]
     assert metrics["criteria"]["grade"] in ("none", "minimum", "target", "stretch")
@@ -61,7 +68,7 @@ def test_test_predictions_give_the_metrics(run_v2: tailbind.RunSummary) -> None:
 
 def test_the_relation_is_there_without_a_mark(simulated_csv: Path, tmp_path: Path) -> None:
     pl.read_csv(simulated_csv).filter(pl.col("relation") == "=").drop("relation").write_csv(tmp_path / "plain.csv")
-    run = tailbind.train(tmp_path / "plain.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    run = tailbind.train(tmp_path / "plain.csv", recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     assert pl.read_csv(run.path / "test_predictions_v2.csv")["relation"].unique().to_list() == ["="]
 
 
@@ -87,9 +94,13 @@ def test_config_holds_the_recipe_with_every_default(run_v2: tailbind.RunSummary)
     assert config["name"] == "v2"
     assert config["model"] == {
         "kind": "mlp", "hidden_dims": [32, 16], "activation": "gelu", "initialization": "xavier_uniform",
-        "batch_norm": True, "dropout": 0.3, "members": 1, "embedding_dim": 64,
+        "batch_norm": True, "dropout": 0.3, "members": 1, "embedding_dim": 64, "sparse_alone": False,
+        "numerical_embedding": "none", "numerical_dim": 8, "numerical_bins": 16, "numerical_frequency": 0.1,
     }  # fmt: skip
-    assert config["loss"] == {"kind": "focal", "gamma": 2.0, "weights": "inverse", "extreme_factor": 10.0}
+    assert config["loss"] == {
+        "kind": "focal", "gamma": 2.0, "weights": "inverse", "extreme_factor": 10.0, "cap": 0.0, "beta": 0.9999,
+        "smoothing_sigma": 0.0, "smoothing_width": 0.1, "smoothing_reach": 3.0,
+    }  # fmt: skip
 
 
 def test_the_report_is_one_page_that_needs_no_other_file(run_v2: tailbind.RunSummary) -> None:
@@ -104,7 +115,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
 ) -> None:
     runs = [
-        tailbind.train(simulated_csv, out=tmp_path / str(i), overrides=TINY, seed=seed, device="cpu")
+        tailbind.train(simulated_csv, recipe="v2", out=tmp_path / str(i), overrides=TINY, seed=seed, device="cpu")
         for i, seed in enumerate([1, 1, 2])
     ]
     first, again, other = (run.metrics["test"]["rmse"] for run in runs)
@@ -121,7 +132,9 @@ def test_labels_of_test_rows_change_nothing_that_is_learned(simulated_csv: Path,
     changed = frame.with_columns(pl.when(pl.Series(test)).then(7.7).otherwise(pl.col("pKd")).alias("pKd"))
     changed.write_csv(tmp_path / "changed.csv")
     for name, data in (("a", simulated_csv), ("b", tmp_path / "changed.csv")):
-        tailbind.train(data, out=tmp_path / name, overrides=[*TINY, "features.columns.standardize=true"], device="cpu")
+        tailbind.train(
+            data, recipe="v2", out=tmp_path / name, overrides=[*TINY, "features.columns.standardize=true"], device="cpu"
+        )
     a, b = (torch.load(tmp_path / name / "final_model_v2.pth", weights_only=True) for name in "ab")
     for one, other in zip(a["model"]["members"], b["model"]["members"], strict=True):
         assert all(torch.equal(one[key], other[key]) for key in one)
@@ -163,7 +176,7 @@ def test_the_full_width_variant_reads_the_unreduced_columns(simulated_csv: Path,
 
 def test_an_empty_bin_is_a_warning(tmp_path: Path, simulated_csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pl.read_csv(simulated_csv).filter(pl.col("pKd") < 9).write_csv(tmp_path / "weak.csv")
-    run = tailbind.train(tmp_path / "weak.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    run = tailbind.train(tmp_path / "weak.csv", recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     assert "No training rows: Strong (9–11), Very strong (≥ 11)" in capsys.readouterr().out
     assert run.metrics["test"]["bins"]["very_strong"] is None
     assert run.metrics["criteria"]["levels"]["minimum"][0]["met"] is None
@@ -173,7 +186,9 @@ def test_a_table_shorter_than_a_batch_is_one_batch(
     tmp_path: Path, simulated_csv: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pl.read_csv(simulated_csv).head(60).write_csv(tmp_path / "short.csv")
-    run = tailbind.train(tmp_path / "short.csv", out=tmp_path / "run", overrides=["training.epochs=1"], device="cpu")
+    run = tailbind.train(
+        tmp_path / "short.csv", recipe="v2", out=tmp_path / "run", overrides=["training.epochs=1"], device="cpu"
+    )
     assert run.metrics["train"]["n"] < 128
     assert "training rows are fewer than a batch" in capsys.readouterr().out
 
@@ -181,13 +196,13 @@ def test_a_table_shorter_than_a_batch_is_one_batch(
 def test_an_occupied_folder_is_left_alone(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in run_v2.path.iterdir()}
     with pytest.raises(RunError, match=r"holds a finished run. Choose another folder or add --force"):
-        tailbind.train(simulated_csv, out=run_v2.path, device="cpu")
+        tailbind.train(simulated_csv, recipe="v2", out=run_v2.path, device="cpu")
     assert {path.name: path.read_bytes() for path in run_v2.path.iterdir()} == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all my work")
     for force in (False, True):
         with pytest.raises(RunError, match="must be empty or a run; it holds other files"):
-            tailbind.train(simulated_csv, out=tmp_path / "mine", device="cpu", force=force)
+            tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "mine", device="cpu", force=force)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all my work"
 
 
@@ -203,17 +218,17 @@ def test_force_replaces_a_run_and_keeps_foreign_files(simulated_csv: Path, tmp_p
 
 def test_a_bad_table_leaves_a_forced_run_alone(simulated_csv: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    tailbind.train(simulated_csv, out=out, overrides=TINY, device="cpu")
+    tailbind.train(simulated_csv, recipe="v2", out=out, overrides=TINY, device="cpu")
     pl.read_csv(simulated_csv).head(15).write_csv(tmp_path / "few.csv")
     with pytest.raises(TableError, match=r"few.csv must have at least 20 usable rows to train on; got \d+ of 15"):
-        tailbind.train(tmp_path / "few.csv", out=out, overrides=TINY, device="cpu", force=True)
+        tailbind.train(tmp_path / "few.csv", recipe="v2", out=out, overrides=TINY, device="cpu", force=True)
     assert (out / "DONE").exists()
 
 
 def test_a_constant_label_is_refused(simulated_csv: Path, tmp_path: Path) -> None:
     pl.read_csv(simulated_csv).with_columns(pKd=pl.lit(6.0)).write_csv(tmp_path / "flat.csv")
     with pytest.raises(TableError, match=r"flat.csv must have labels that differ; all 1,\d+ are pKd 6"):
-        tailbind.train(tmp_path / "flat.csv", out=tmp_path / "run", device="cpu")
+        tailbind.train(tmp_path / "flat.csv", recipe="v2", out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -229,14 +244,16 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     with pytest.raises(
         TrainingError, match=r"nan in epoch 3\. .* Last good checkpoint: .*best_model_v2.pth \(epoch \d"
     ):
-        tailbind.train(simulated_csv, out=tmp_path / "run", overrides=[*TINY, "training.epochs=4"], device="cpu")
+        tailbind.train(
+            simulated_csv, recipe="v2", out=tmp_path / "run", overrides=[*TINY, "training.epochs=4"], device="cpu"
+        )
     assert not (tmp_path / "run" / "DONE").exists()
     assert tailbind.load(tmp_path / "run").checkpoint.epoch in (1, 2)
 
 
 def test_tensorboard_is_written_where_asked_for(simulated_csv: Path, tmp_path: Path) -> None:
     changes = [*TINY, "training.tensorboard=true"]
-    run = tailbind.train(simulated_csv, out=tmp_path / "run", overrides=changes, device="cpu")
+    run = tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "run", overrides=changes, device="cpu")
     assert list((run.path / "tensorboard").glob("events*"))
 
 
@@ -245,7 +262,11 @@ def test_several_files_are_one_table(simulated_csv: Path, tmp_path: Path) -> Non
     frame.head(700).write_csv(tmp_path / "ours.csv")
     frame.tail(500).drop("database_source").write_csv(tmp_path / "theirs.csv")
     run = tailbind.train(
-        [tmp_path / "ours.csv", tmp_path / "theirs.csv"], out=tmp_path / "run", overrides=TINY, device="cpu"
+        [tmp_path / "ours.csv", tmp_path / "theirs.csv"],
+        recipe="v2",
+        out=tmp_path / "run",
+        overrides=TINY,
+        device="cpu",
     )
     ids = pl.read_parquet(run.path / "split.parquet")["row_id"]
     assert ids.str.starts_with("theirs:").sum() > 300
@@ -349,7 +370,7 @@ def test_measured_and_censored_rows_are_shown_apart(run_v2: tailbind.RunSummary)
 
 def test_a_table_without_censored_rows_shows_none(simulated_csv: Path, tmp_path: Path) -> None:
     pl.read_csv(simulated_csv).filter(pl.col("relation") == "=").write_csv(tmp_path / "measured.csv")
-    run = tailbind.train(tmp_path / "measured.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    run = tailbind.train(tmp_path / "measured.csv", recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     censored = run.metrics["test"]["censored"]
     assert (censored["n"], censored["one_sided_rmse"]) == (0, None)
     assert censored["concordance_pairs"] > 0
@@ -359,11 +380,13 @@ def test_a_table_without_censored_rows_shows_none(simulated_csv: Path, tmp_path:
 def test_too_few_epochs_to_reach_the_labels_are_warned_of(
     simulated_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tailbind.train(simulated_csv, out=tmp_path / "few", overrides=TINY, device="cpu")
+    tailbind.train(simulated_csv, recipe="v2", out=tmp_path / "few", overrides=TINY, device="cpu")
     printed = " ".join(capsys.readouterr().out.split())
     assert re.search(r"2 epochs are few for 7\d\d rows", printed)
     assert "Try --set training.epochs=455." in printed  # 0.5 / 1e-4 / 11 steps
-    tailbind.train(simulated_csv, out=tmp_path / "fast", overrides=[*TINY, "optimizer.lr=0.1"], device="cpu")
+    tailbind.train(
+        simulated_csv, recipe="v2", out=tmp_path / "fast", overrides=[*TINY, "optimizer.lr=0.1"], device="cpu"
+    )
     assert "epochs are few" not in capsys.readouterr().out
 
 
@@ -372,7 +395,7 @@ def unmarked_run(simulated_csv: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A run on the simulated table with its floor taken for measured."""
     folder = tmp_path_factory.mktemp("unmarked")
     pl.read_csv(simulated_csv).with_columns(relation=pl.lit("=")).write_csv(folder / "unmarked.csv")
-    return tailbind.train(folder / "unmarked.csv", out=folder / "run", overrides=TINY, device="cpu")
+    return tailbind.train(folder / "unmarked.csv", recipe="v2", out=folder / "run", overrides=TINY, device="cpu")
 
 
 def test_the_audit_is_in_the_run(unmarked_run: tailbind.RunSummary, simulated_csv: Path) -> None:
@@ -427,7 +450,7 @@ def test_findings_are_announced_before_training(
 ) -> None:
     frame = pl.read_csv(simulated_csv).with_columns(relation=pl.lit("="))
     frame.write_csv(tmp_path / "unmarked.csv")
-    tailbind.train(tmp_path / "unmarked.csv", out=tmp_path / "run", overrides=TINY, device="cpu")
+    tailbind.train(tmp_path / "unmarked.csv", recipe="v2", out=tmp_path / "run", overrides=TINY, device="cpu")
     printed = capsys.readouterr().out
     (line,) = (line for line in printed.splitlines() if "Audit of " in line)
     assert re.search(r"Warning: Audit of 1,\d+ rows from 3 sources: .*\d warnings?\. See .*audit\.json", line)

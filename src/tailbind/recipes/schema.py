@@ -4,6 +4,7 @@ A recipe here is what was written; which components its `kind`s name, and their 
 where the registries are known. The only defaults are those of the components' dataclasses.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,15 @@ from typing import Any, Final
 from tailbind.errors import RecipeError, nearest
 
 SECTIONS: Final = ("features", "split", "model", "loss", "optimizer", "schedule", "training")
-#: Keys of a recipe file beside the sections.
+#: Keys of a recipe file beside the sections. `parts` are the recipes whose models a blend puts together.
 HEADER: Final = ("description", "extends")
+PARTS: Final = "parts"
+#: What a part may say of itself, beside the sections of the recipe that it takes over and changes.
+OF_PART: Final = ("recipe", "blocks", "fewest_rows", "most_rows", "largest_family")
+#: Sections that parts share, because they learn from the same rows and features.
+SHARED: Final = ("features", "split")
 _MOST_ANCESTORS: Final = 8
+_PART_NAME: Final = re.compile(rf"{PARTS}\.[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,46 @@ class Recipe:
     description : one sentence
     sections : every section but the features
     features : feature blocks by name
+    parts : what a blend is put together from, by name
     """
 
     name: str
     description: str = ""
     sections: Mapping[str, Section] = field(default_factory=dict)
     features: Mapping[str, Section] = field(default_factory=dict)
+    parts: Mapping[str, "Part"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the models of a blend.
+
+    Attributes
+    ----------
+    recipe : what it is, its own or as the part's sections state it; features and split are the blend's
+    blocks : names of the blend's feature blocks that it reads; all of them where empty
+    scope : when it learns, and about which rows it has a say, as written
+    """
+
+    recipe: Recipe
+    blocks: tuple[str, ...] = ()
+    scope: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What one recipe file states.
+
+    Attributes
+    ----------
+    name : of the recipe
+    document : as read
+    folder : that the files it names are looked for in
+    """
+
+    name: str
+    document: Mapping[str, Any]
+    folder: Path
 
 
 def recipe_names() -> list[str]:
@@ -86,25 +127,35 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     >>> load_recipe("v2", ["model.dropout=0.4"]).sections["model"].values["dropout"]
     0.4
     """
-    name, document = _read(str(name_or_file))
-    layers = [document]
-    folder = Path(name_or_file).parent
-    while extends := layers[-1].get("extends"):
-        if len(layers) > _MOST_ANCESTORS:
-            raise RecipeError(f"Recipe {name!r} extends itself by way of {extends!r}; break the circle.")
-        base = Path(str(extends))
-        if base.suffix == ".toml":  # beside the file that names it
-            base = folder / base
-            folder = base.parent
-        layers.append(_read(str(base))[1])
-    recipe = Recipe(name, str(document.get("description", "")))
-    for layer in reversed(layers):
-        recipe = _merged(recipe, layer)
+    recipe = _assembled(_layers(str(name_or_file)))
     # All at once: what one --set states, another that changes the kind must not drop.
     changes: dict[str, Any] = {}
     for override in overrides:
         _lay_over(changes, parse_override(override))
-    return _merged(recipe, changes)
+    return _merged(recipe, changes, Path())
+
+
+def _layers(name_or_file: str) -> list[_Layer]:
+    """Return a recipe and what it extends, one after the other."""
+    layers = [_read(name_or_file)]
+    while extends := layers[-1].document.get("extends"):
+        if len(layers) > _MOST_ANCESTORS:
+            raise RecipeError(f"Recipe {layers[0].name!r} extends itself by way of {extends!r}; break the circle.")
+        layers.append(_read(_beside(layers[-1].folder, str(extends))))
+    return layers
+
+
+def _assembled(layers: Sequence[_Layer]) -> Recipe:
+    """Return the recipe that is the first layer laid over the others."""
+    recipe = Recipe(layers[0].name, str(layers[0].document.get("description", "")))
+    for layer in reversed(layers):
+        recipe = _merged(recipe, layer.document, layer.folder)
+    return recipe
+
+
+def _beside(folder: Path, name_or_file: str) -> str:
+    """Return a recipe as the file in `folder` that names it means it: a TOML file is beside that file."""
+    return str(folder / name_or_file) if name_or_file.endswith(".toml") else name_or_file
 
 
 def _lay_over(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -126,32 +177,39 @@ def parse_override(text: str) -> dict[str, Any]:
     {'features': {'columns': False}}
     >>> parse_override("features.descriptors=true")
     {'features': {'descriptors': True}}
+    >>> parse_override("parts.trees.model.n_trees=100")
+    {'parts': {'trees': {'model': {'n_trees': 100}}}}
     """
     path, equals, raw = text.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or len(keys) < 2 or not all(keys):
         raise RecipeError(f"--set must be section.key=value, as in model.dropout=0.4; got {text!r}.")
-    if keys[0] not in SECTIONS:
-        raise RecipeError(f"--set {text}: there is no section {keys[0]!r}; {nearest(keys[0], SECTIONS)}.")
+    if keys[0] not in (*SECTIONS, PARTS):
+        raise RecipeError(f"--set {text}: there is no section {keys[0]!r}; {nearest(keys[0], (*SECTIONS, PARTS))}.")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
-    depth = 3 if keys[0] == "features" else 2
-    if len(keys) != depth and not (keys[0] == "features" and len(keys) == 2 and isinstance(value, bool)):
-        form = (
-            "features.BLOCK.key=value, features.BLOCK=true or features.BLOCK=false"
-            if depth == 3
-            else "section.key=value"
-        )
+    if form := _wrong_form(keys, value):
         raise RecipeError(f"--set must be {form} here; got {text!r}.")
     for key in reversed(keys):
         value = {key: value}
     return dict(value)
 
 
-def _read(name: str) -> tuple[str, dict[str, Any]]:
-    """Return a recipe's name and its document, from a file or from those that come with tailbind."""
+def _wrong_form(keys: Sequence[str], value: object) -> str:
+    """Return how an override that begins so should be written; "" where it is."""
+    if keys[0] == PARTS:
+        fits = len(keys) == 4 or (len(keys) == 3 and keys[2] in OF_PART) or (len(keys) == 2 and value is False)
+        return "" if fits else "parts.NAME.section.key=value, parts.NAME.blocks=[…] or parts.NAME=false"
+    if keys[0] == "features":
+        fits = len(keys) == 3 or (len(keys) == 2 and isinstance(value, bool))
+        return "" if fits else "features.BLOCK.key=value, features.BLOCK=true or features.BLOCK=false"
+    return "" if len(keys) == 2 else "section.key=value"
+
+
+def _read(name: str) -> _Layer:
+    """Return a recipe as a file, or one of those that come with tailbind, states it."""
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
@@ -165,16 +223,16 @@ def _read(name: str) -> tuple[str, dict[str, Any]]:
     else:
         raise RecipeError(f"Recipe {name!r} does not exist; {nearest(name, recipe_names())}; or name a .toml file.")
     try:
-        return name, _checked(tomllib.loads(text), name)
+        return _Layer(name, _checked(tomllib.loads(text), name), path.parent)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"Recipe {name} must be valid TOML; {error}.") from error
 
 
 def _checked(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key, value in document.items():
-        if key not in SECTIONS and key not in HEADER:
-            raise RecipeError(f"Recipe {name}: there is no section {key!r}; {nearest(key, SECTIONS)}.")
-        if key in SECTIONS and not isinstance(value, Mapping):
+        if key not in (*SECTIONS, PARTS, *HEADER):
+            raise RecipeError(f"Recipe {name}: there is no section {key!r}; {nearest(key, (*SECTIONS, PARTS))}.")
+        if key in (*SECTIONS, PARTS) and not isinstance(value, Mapping):
             raise RecipeError(f"Recipe {name}: {key} must be a section, [{key}]; got {value!r}.")
     for block, value in document.get("features", {}).items():
         if not isinstance(value, Mapping | bool):
@@ -185,7 +243,8 @@ def _checked(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(document)
 
 
-def _merged(recipe: Recipe, document: Mapping[str, Any]) -> Recipe:
+def _merged(recipe: Recipe, document: Mapping[str, Any], folder: Path) -> Recipe:
+    """Return the recipe with a document laid over it, which names files in `folder`."""
     sections = dict(recipe.sections)
     features = dict(recipe.features)
     for key in SECTIONS:
@@ -200,4 +259,54 @@ def _merged(recipe: Recipe, document: Mapping[str, Any]) -> Recipe:
                     )
         elif key in document:
             sections[key] = sections.get(key, Section()).updated(document[key])
-    return replace(recipe, sections=sections, features=features)
+    parts = dict(recipe.parts)
+    for name, changes in document.get(PARTS, {}).items():
+        if changes is not False:
+            parts[name] = _part(name, changes, parts, folder)
+        elif parts.pop(name, None) is None:
+            raise RecipeError(f"parts.{name} = false must leave out a part that there is; {nearest(name, parts)}.")
+    return replace(recipe, sections=sections, features=features, parts=parts)
+
+
+def _part(name: str, changes: object, parts: Mapping[str, Part], folder: Path) -> Part:
+    """Return a part as its recipe, the part of that name before, and what is said beside it make it."""
+    where = f"{PARTS}.{name}"
+    before = parts.get(name)
+    known = tuple(section for section in SECTIONS if section not in SHARED)
+    said = _checked_part(where, changes, known)
+    if "recipe" in said:
+        layers = _layers(_beside(folder, str(said["recipe"])))
+        if any(PARTS in layer.document for layer in layers):  # before they are merged: it may name itself
+            raise RecipeError(f"{where}.recipe must be a recipe of one model; {layers[0].name} is a blend itself.")
+        base = _assembled(layers)
+    elif before:
+        base = before.recipe
+    elif "kind" in said.get("model", {}):
+        base = Recipe(name)
+    else:
+        others = f"; {nearest(name, parts)}" if parts else ""
+        raise RecipeError(f'{where} must say which recipe it is, as in recipe = "ridge"; it does not{others}.')
+    scope = {**(before.scope if before else {}), **{key: said[key] for key in OF_PART[2:] if key in said}}
+    blocks = tuple(said.get("blocks", before.blocks if before else ()))
+    return Part(_merged(base, {key: said[key] for key in known if key in said}, folder), blocks, scope)
+
+
+def _checked_part(where: str, changes: object, known: Sequence[str]) -> Mapping[str, Any]:
+    """Return what is said of a part, having refused what cannot be said of one."""
+    if not _PART_NAME.fullmatch(where):
+        raise RecipeError(f"{where} must be named by letters, digits, _ and - alone; rename it.")
+    if not isinstance(changes, Mapping):
+        raise RecipeError(f"{where} must be a section, [{where}], or false to leave it out; got {changes!r}.")
+    for key, value in changes.items():
+        if key in SHARED:
+            raise RecipeError(f"{where}.{key} must be left out; parts share the {key} of the recipe that blends them.")
+        if key not in (*known, *OF_PART):
+            raise RecipeError(f"{where}.{key} is nothing that a part has; {nearest(key, (*known, *OF_PART))}.")
+        if key in known and not isinstance(value, Mapping):
+            raise RecipeError(f"{where}.{key} must be a section, [{where}.{key}]; got {value!r}.")
+    blocks = changes.get("blocks", ())
+    if not isinstance(blocks, list | tuple) or not all(isinstance(block, str) for block in blocks):
+        raise RecipeError(f'{where}.blocks must be a list of feature blocks, as in ["sites"]; got {blocks!r}.')
+    if "seed" in changes.get("training", {}):
+        raise RecipeError(f"{where}.training.seed must be left out; training.seed of the blend is that of its parts.")
+    return changes

@@ -32,7 +32,12 @@ DOTS_BESIDE_BOX: Final = 100
 LARGEST_RESIDUAL: Final = 8.0
 
 
-def training_curves(history: Mapping[str, Sequence[float]], best_epoch: int, title: str = "") -> Figure:
+def training_curves(
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int,
+    title: str = "",
+    networks: Sequence[tuple[str, int, int]] = (),
+) -> Figure:
     """Return the losses and the learning rate by epoch, one above the other.
 
     The training loss is the mean over the epoch's batches, measured with dropout while the weights move; it may
@@ -44,6 +49,8 @@ def training_curves(history: Mapping[str, Sequence[float]], best_epoch: int, tit
     history : one number per epoch under each of epoch, train_loss, val_loss, lr, seconds, rows_per_second
     best_epoch : the epoch whose weights were kept; not marked where the history lacks it
     title : above the figure
+    networks : of several that were trained one after the other, the name, the last and the best epoch of each, which
+        then take the place of `best_epoch`
 
     Examples
     --------
@@ -66,9 +73,8 @@ def training_curves(history: Mapping[str, Sequence[float]], best_epoch: int, tit
 
         marker = "o" if len(epoch) <= 30 else None
         width = 1.8 if len(epoch) <= 300 else 1.1
-        style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": width}
-        top.plot(epoch, train, color=MUTED, label="Training (during the epoch, with dropout)", **style)
-        top.plot(epoch, val, color=BULK, label="Validation", zorder=3, **style)
+        networks = networks or [("", len(epoch), best_epoch)]
+        _draw_losses(top, epoch, train, val, networks, {"marker": marker, "markersize": 4, "linewidth": width})
         drawing.value_axis(top, np.concatenate([train, val]))
         top.set_ylabel("Loss")
         top.tick_params(labelbottom=False)
@@ -82,12 +88,7 @@ def training_curves(history: Mapping[str, Sequence[float]], best_epoch: int, tit
         bottom.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         bottom.xaxis.set_major_formatter(drawing.THOUSANDS)
 
-        if best_epoch in epoch:
-            best = float(val[epoch == best_epoch][0])
-            for ax in (top, bottom):
-                ax.axvline(best_epoch, color=STRONG, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            label = f"Best: epoch {best_epoch:,}, loss {best:.4g}"
-            top.plot([best_epoch], [best], "o", color=STRONG, markersize=7, mec="white", zorder=4, label=label)
+        _mark_best(top, bottom, epoch, val, networks)
         restarts = epoch[1:][lr[1:] > 1.5 * lr[:-1]]
         if len(restarts) <= 12:
             for restart in restarts:
@@ -97,6 +98,38 @@ def training_curves(history: Mapping[str, Sequence[float]], best_epoch: int, tit
         drawing.small_title(bottom, pace, loc="right")
         figure.align_ylabels()
         return figure
+
+
+def _draw_losses(
+    ax: Axes, epoch: Array, train: Array, val: Array, networks: Sequence[tuple[str, int, int]], style: dict[str, Any]
+) -> None:
+    """Draw the losses of each network, of several with its name and a line between."""
+    begin = 0
+    for name, end, _ in networks:
+        own = slice(begin, end)
+        words = ("_", "_") if begin else ("Training (during the epoch, with dropout)", "Validation")
+        ax.plot(epoch[own], train[own], color=MUTED, label=words[0], **style)
+        ax.plot(epoch[own], val[own], color=BULK, label=words[1], zorder=3, **style)
+        if len(networks) > 1:
+            edge = float(epoch[begin]) - 0.5
+            if begin:
+                ax.axvline(edge, color=INK, linewidth=0.8, zorder=2)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+            ax.annotate(name, (edge, 1), xytext=(4, -4), color=SOFT, fontsize=SMALL, bbox=box, zorder=5, **place)
+        begin = end
+
+
+def _mark_best(top: Axes, bottom: Axes, epoch: Array, val: Array, networks: Sequence[tuple[str, int, int]]) -> None:
+    """Mark the best epoch of each network, at its loss."""
+    marked = [chosen for _, _, chosen in networks if chosen in epoch]
+    for chosen in marked:
+        least = float(val[epoch == chosen][0])
+        for ax in (top, bottom):
+            ax.axvline(chosen, color=STRONG, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        label = f"Best: epoch {chosen:,}, loss {least:.4g}" if len(networks) == 1 else "Best of each"
+        label = label if chosen == marked[0] else "_"
+        top.plot([chosen], [least], "o", color=STRONG, markersize=7, mec="white", zorder=4, label=label)
 
 
 def predictions_vs_targets(

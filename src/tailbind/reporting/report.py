@@ -11,6 +11,7 @@ from tailbind.reporting.tables import (
     NOTHING,
     Table,
     bin_table,
+    binders_table,
     censored_table,
     criteria_table,
     expected_table,
@@ -114,9 +115,11 @@ def run_report(
         tables=[
             overall_table(metrics),
             bin_table(metrics),
+            *parts_table(metrics.get("parts")),
             leakage_table(metrics["leakage"]),
             *audit_table(metrics.get("audit")),
             *censored_table(test, metrics["baselines"]["ridge"]),
+            *binders_table(test, metrics["baselines"]["ridge"]),
             labels_table(metrics["labels"], metrics.get("audit")),
             criteria_table(criteria),
             expected_table(criteria),
@@ -125,12 +128,38 @@ def run_report(
         findings=findings,
         steps=steps,
         facts=facts,
+        findings_title="Diagnosis" if metrics["epochs"] and "parts" not in metrics else "Diagnosis of the predictions",
     )
 
 
 def grade_words(grade: str) -> str:
     """Return what a grade says about the training notebook's criteria."""
     return "misses the minimum criteria" if grade == "none" else f"meets the {grade} criteria"
+
+
+def parts_table(parts: Mapping[str, Mapping[str, Any]] | None) -> list[Table]:
+    """Return what a blend is put together from, and how much each part counts; nothing for any other model."""
+    if parts is None:
+        return []
+    rows = tuple(
+        (
+            name,
+            part["model"].replace("_", " "),
+            f"{100 * part['share']:.0f} %" if "share" in part else "left out",
+            f"{part['n_train']:,}" if "n_train" in part else NOTHING,
+            f"{part['epochs']:,}" if "epochs" in part else NOTHING,
+            f"{part['seconds']:,.1f}" if "seconds" in part else NOTHING,
+        )
+        for name, part in parts.items()
+    )
+    left_out = "".join(
+        f" {name} is left out: {part['left_out']}." for name, part in parts.items() if "left_out" in part
+    )
+    note = (
+        f"The mean weight is over the rows that chose the weights; a row's own depend on what is predicted.{left_out}"
+    )
+    header = ("Part", "Model", "Mean weight", "Training rows", "Epochs", "Seconds")
+    return [Table("What the blend consists of", header, rows, note)]
 
 
 def audit_table(audit: Mapping[str, Any] | None) -> list[Table]:
@@ -152,11 +181,12 @@ def labels_table(labels: Mapping[str, Any], audit: Mapping[str, Any] | None) -> 
         (f"{entry['value']:g}", f"{entry['n']:,}", f"{100 * entry['share']:.1f} %", f"{entry['censored']:,}")
         for entry in labels["most_repeated"]
     )
-    taken = (
-        f"This recipe's loss took {labels['taken_as_bounds']:,} training labels marked < or > as bounds"
-        if labels["taken_as_bounds"]
-        else f"This recipe fitted {labels['fitted_as_measured']:,} training labels marked < or > as if measured"
-    )
+    if labels["left_out"]:
+        taken = f"This recipe left out {labels['left_out']:,} training labels marked < or >"
+    elif labels["taken_as_bounds"]:
+        taken = f"This recipe took {labels['taken_as_bounds']:,} training labels marked < or > as bounds"
+    else:
+        taken = f"This recipe fitted {labels['fitted_as_measured']:,} training labels marked < or > as if measured"
     note = (
         f"Of {labels['n']:,} labels, {labels['censored']:,} are marked as censored (< or >). {taken}; "
         f"{_suspected(audit)}"
@@ -227,7 +257,7 @@ def _caveat(metrics: Mapping[str, Any]) -> str:
     """Return what takes the shine off a grade: a trivial predictor that does better."""
     name, error = _best_baseline(metrics)
     return (
-        f", but {name} is better" if metrics["test"]["rmse"] >= error and metrics["criteria"]["grade"] != "none" else ""
+        f", but {name} is better" if metrics["test"]["rmse"] > error and metrics["criteria"]["grade"] != "none" else ""
     )
 
 
@@ -235,17 +265,19 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     """Return the outcome in words: the grade, and whether the model beats the best trivial baseline."""
     test = metrics["test"]
     words, error = _best_baseline(metrics)
-    relation = "beats" if test["rmse"] < error else "does not beat"
+    relation = "beats" if test["rmse"] < error else "equals" if test["rmse"] == error else "does not beat"
     sentence = (
         f"Grade: {metrics['criteria']['word']}; the model {grade_words(metrics['criteria']['grade'])}. With an RMSE of "
         f"{test['rmse']:.3f} on {test['n']:,} test rows it {relation} the best trivial predictor, {words} "
         f"({error:.3f})."
     )
     sentence += _near_twins(metrics["leakage"])
-    if metrics["labels"]["taken_as_bounds"] and test["measured"]["n"]:
+    labels = metrics["labels"]
+    if (labels["taken_as_bounds"] or labels["left_out"]) and test["measured"]["n"]:
+        did = "left them out" if labels["left_out"] else "took them as bounds"
         ridge = metrics["baselines"]["ridge"]["measured"]["rmse"]
         sentence += (
-            " This takes labels marked < or > as stated, the recipe took them as bounds: on the "
+            f" This takes labels marked < or > as stated, the recipe {did}: on the "
             f"{test['measured']['n']:,} measured rows its RMSE is {test['measured']['rmse']:.3f}, ridge's {ridge:.3f}."
         )
     absent = [name.replace("_", " ") for name, entry in test["bins"].items() if entry is None]

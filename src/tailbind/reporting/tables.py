@@ -202,6 +202,43 @@ def censored_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = No
     return (Table("Measured and censored labels", header, rows, note),)
 
 
+def binders_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
+    """Return how well rows above each threshold are found, precision beside recall; no table where there are none.
+
+    Parameters
+    ----------
+    test : figures with `retrieval`
+    ridge : the same of ridge regression, where there are any
+    """
+    rows = []
+    for threshold, entry in test["retrieval"].items():
+        if not entry["n_binders"]:
+            continue
+        limits = (entry.get("intervals") or {}).get("average_precision")
+        rows.append(
+            (
+                f"pKd ≥ {threshold}",
+                f"{entry['n_binders']:,} of {entry['n']:,}",
+                number(entry["prevalence"]),
+                number(entry["average_precision"]),
+                interval_text(limits),
+                *([] if ridge is None else [number(ridge["retrieval"][threshold]["average_precision"])]),
+                f"{number(entry['enrichment'], 1)} of {number(entry['most_enrichment'], 1)}",
+                number(entry["precision"]),
+                number(entry["recall"]),
+            )
+        )
+    header = (
+        "Binders", "n", "Prevalence", "Average precision", "95 % interval", *([] if ridge is None else ["Ridge"]),
+        "Enrichment in the top 1 %", "Precision there", "Recall there",
+    )  # fmt: skip
+    note = (
+        "Average precision of a random order is the prevalence. Enrichment is precision over prevalence, of the most "
+        "that any order could have. Rows whose bound leaves open on which side they are do not count."
+    )
+    return (Table("Finding binders", header, tuple(rows), note),) if rows else ()
+
+
 def criteria_table(criteria: Mapping[str, Any]) -> Table:
     """Return the training notebook's success criteria and whether each is met."""
     rows = tuple(

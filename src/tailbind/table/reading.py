@@ -92,6 +92,19 @@ def read_table(
     return table
 
 
+def has_sequences(path: str | Path) -> bool:
+    """Return whether a file has a column of heavy or light chains, from its header alone.
+
+    Raises
+    ------
+    TableError
+        For a file that is missing, empty or unreadable.
+    """
+    _check_file(Path(path))
+    source = _open(Path(path))
+    return any(source.find(SPELLINGS[chain]) for chain in ("heavy", "light"))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is asked of every file: the arguments of `read_table`, and whether to name the source after the file."""
@@ -230,7 +243,7 @@ def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
     if sequences:
         also = f"; it has sequences ({', '.join(sequences)})"
         # A block that is asked for by name is what a trained model or a recipe cannot do without.
-        advice = "Add the columns." if prefix else "Add the columns, or train from the sequences: --recipe v2-sequence."
+        advice = "Add the columns." if prefix else "Add the columns, or train from the sequences: --recipe v3."
     else:
         also = ", and no sequences"
         advice = "Add the columns, such as a protein language model's embedding."

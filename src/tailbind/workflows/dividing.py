@@ -12,8 +12,9 @@ from tailbind.run_folder import RunFolder
 from tailbind.runtime import writing
 from tailbind.table.grouping import Families
 from tailbind.table.leakage import Leakage, leak_report
+from tailbind.table.parts import Shares
 from tailbind.table.schema import AffinityTable
-from tailbind.table.splitting import LATER, PARTS, PROMISES, TEST, GroupedSplit, part_rows
+from tailbind.table.splitting import LATER, PARTS, PROMISES, TEST, TRAIN, VALIDATION, GroupedSplit, PairSplit, part_rows
 from tailbind.workflows.plan import Plan
 
 Rows = Mapping[str, NDArray[np.intp]]
@@ -56,6 +57,26 @@ def _split_of(plan: Plan, table: AffinityTable) -> Any:
     canonical = {own: name for name, own in table.report.columns.items()}
     column = getattr(plan.split, "column", None)
     return replace(plan.split, column=canonical[column]) if column in canonical else plan.split
+
+
+def fold_rows(
+    plan: Plan, table: AffinityTable, rows: NDArray[np.intp], n_folds: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return for each fold of `rows` those to learn from and those to predict, as the plan's split deals parts.
+
+    Of a split by date, only earlier rows are there to learn from. Pairs are dealt where the split knows no folds.
+
+    Raises
+    ------
+    SplitError
+        When there is too little to deal out.
+    """
+    split = _split_of(plan, table)
+    if not isinstance(split, Shares):
+        split = PairSplit(seed=getattr(split, "seed", 0))
+    frame = table.frame[rows.tolist()]
+    dealt = [replace(split, n_folds=n_folds, fold=fold)(frame) for fold in range(n_folds)]
+    return [(rows[(part == TRAIN) | (part == VALIDATION)], rows[part == TEST]) for part in dealt]
 
 
 def write_split(run: RunFolder, table: AffinityTable, rows: Rows, families: Families) -> None:

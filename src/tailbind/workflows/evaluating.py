@@ -1,7 +1,9 @@
 """The end of a training: figures, pictures, texts and the page of a run folder."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,25 +11,72 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
+from tailbind.errors import RecipeError
 from tailbind.evaluation.criteria import grade, next_steps
 from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
 from tailbind.models.baselines import Ridge
-from tailbind.models.mlp import Network
+from tailbind.models.contract import Predictive
+from tailbind.recipes import load_recipe
 from tailbind.reporting import plots
 from tailbind.reporting.report import run_report
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_json, write_text, writing
-from tailbind.scale import bin_index, bin_names
+from tailbind.scale import bin_names
 from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import PROMISES, TEST, TRAIN, VALIDATION
-from tailbind.training.weights import bin_weights
 from tailbind.workflows.dividing import read_families
-from tailbind.workflows.plan import Plan
+from tailbind.workflows.plan import Plan, resolve
 from tailbind.workflows.scoring import baselines, describe_labels, describe_training, score
 
 Rows = Mapping[str, NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model and how it came about.
+
+    Attributes
+    ----------
+    model : fitted; of a network, the best epoch on validation
+    seconds : that training took
+    history : the columns of `history.csv`; of a model without epochs there are none, nor any of the following
+    best_epoch, batch_size, parameters : of a network; the parameters of all its members, and of all parts of a blend
+    sigma : noise of the labels, where the loss has one
+    parts : of a blend, what is to be told of each part, by name: the kind of its model, and why it was left out, or
+        its share, training rows and seconds and, of a network, its own epochs and the above
+    """
+
+    model: Predictive
+    seconds: float
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    batch_size: int = 0
+    parameters: int = 0
+    sigma: Mapping[str, Any] | None = None
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """How many there were."""
+        return len(self.history.get("epoch", ()))
+
+    def record(self) -> dict[str, Any]:
+        """Return what `metrics.json` says of the training."""
+        seconds: dict[str, Any] = {"epochs": self.epochs, "seconds": self.seconds}
+        if not self.epochs:
+            return {**seconds, "parts": dict(self.parts)} if self.parts else seconds
+        if self.parts:  # the best epoch and the batch size are each part's own
+            return {"parameters": self.parameters, **seconds, "parts": dict(self.parts)}
+        of_network = {"parameters": self.parameters, "best_epoch": self.best_epoch, "batch_size": self.batch_size}
+        return {**of_network, **seconds}
+
+    def networks(self) -> list[tuple[str, int, int]]:
+        """Return of each network of a blend its name, and its last and its best epoch in the history."""
+        of_epochs = {name: part for name, part in self.parts.items() if "best_epoch" in part}
+        ends = itertools.accumulate(part["epochs"] for part in of_epochs.values())
+        return [(name, end, part["best_epoch"]) for (name, part), end in zip(of_epochs.items(), ends, strict=True)]
 
 
 def write_results(
@@ -36,21 +85,17 @@ def write_results(
     table: AffinityTable,
     features: Features,
     rows: Rows,
-    network: Network,
+    fitted: Fitted,
     *,
-    history: Mapping[str, Sequence[float]],
-    best_epoch: int,
-    batch_size: int,
-    sigma: Mapping[str, Any] | None,
     leakage: Mapping[str, Any],
     audit: Mapping[str, Any] | None,
     record: Mapping[str, Any],
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate the best model on the test rows, once, and write everything a run folder ends with."""
-    members = network.predict_members(features, rows[TEST])
-    predicted = members.mean(axis=1)
-    validation_predicted = network.predict(features, rows[VALIDATION])
+    model, sigma = fitted.model, fitted.sigma
+    predicted, sd = model.predict_with_sd(features, rows[TEST])
+    validation_predicted = model.predict(features, rows[VALIDATION])
     pkd, relation = table.pkd, table.relation
     validation = evaluate(pkd[rows[VALIDATION]], validation_predicted)
     families = read_families(run, table.frame["row_id"].gather(rows[TEST].tolist()))
@@ -60,39 +105,37 @@ def write_results(
     with console.status("Fitting the predictors beside it …"):
         ridge = Ridge.chosen(features, pkd, rows[TRAIN], rows[VALIDATION])
     findings = diagnose(
-        history,
-        evaluate(pkd[judged], network.predict(features, judged)),
+        {} if fitted.parts else fitted.history,  # the curves of a part are not the blend's
+        evaluate(pkd[judged], model.predict(features, judged)),
         float(evaluate(pkd[judged], ridge.predict(features, judged))["rmse"]),
         device=str(record["device"]),
-        settings=plan.document(),
+        settings=_settings(plan, fitted),
         likelihood=None if sigma is None else _likelihood(plan, table, rows, sigma),
     )
     metrics: dict[str, Any] = {
         "recipe": plan.name,
-        "parameters": network.parameter_counts()[0] * len(network.members),
-        "best_epoch": best_epoch,
-        "epochs": len(history["epoch"]),
-        "batch_size": batch_size,
-        "seconds": float(np.sum(history["seconds"])),
+        **fitted.record(),
         "train": describe_training(pkd[rows[TRAIN]]),
         "validation": validation,
         "test": test,
         "baselines": baselines(table, features, rows, ridge),
         "leakage": leakage,
         "audit": audit,
-        "labels": describe_labels(table, rows[TRAIN], takes_bounds=plan.loss.takes_bounds),
+        "labels": describe_labels(table, rows[TRAIN], plan.marked_labels),
         "criteria": grade(test),
         "diagnosis": [vars(finding) for finding in findings],
     }
     if sigma is not None:
         metrics["sigma"] = sigma
-    if members.shape[1] > 1:
-        metrics["test"]["member_sd"] = float(members.std(axis=1, ddof=1).mean())
+    if sd is not None:
+        metrics["test"]["member_sd"] = float(sd.mean())
     write_json(run.metrics, metrics)
-    _write_predictions(run, table, rows[TEST], members)
-    pictures = _pictures(plan, history, best_epoch, pkd[rows[TEST]], predicted, relation[rows[TEST]] != MEASURED)
-    files = (run.training_curves, run.predictions_vs_targets, run.residuals_analysis)
-    for file, picture in zip(files, pictures.values(), strict=True):
+    _write_predictions(run, table, rows[TEST], predicted, sd)
+    pictures = _pictures(plan, fitted, pkd[rows[TEST]], predicted, relation[rows[TEST]] != MEASURED)
+    curves = [run.training_curves] if fitted.epochs else []
+    for file, picture in zip(
+        (*curves, run.predictions_vs_targets, run.residuals_analysis), pictures.values(), strict=True
+    ):
         with writing(file) as handle:
             handle.write(picture)
     report = run_report(
@@ -101,7 +144,7 @@ def write_results(
         subtitle=plan.description,
         pictures=pictures,
         steps=_steps(metrics, run, record),
-        facts=_facts(plan, metrics, record, network),
+        facts=_facts(plan, metrics, record, fitted),
     )
     write_text(run.evaluation_results, report.text())
     write_text(run.report, report.html())
@@ -115,28 +158,38 @@ def write_results(
     return metrics
 
 
+def _settings(plan: Plan, fitted: Fitted) -> dict[str, Any]:
+    """Return the recipe as advice may change it: of a blend, without the parts that were left out."""
+    document = plan.document()
+    if fitted.parts:
+        document["parts"] = {name: document["parts"][name] for name in fitted.parts if "share" in fitted.parts[name]}
+    return document
+
+
 def _judged_rows(plan: Plan, table: AffinityTable, rows: Rows) -> NDArray[np.intp]:
     """Return the validation rows to diagnose by: under a loss that takes bounds, only those that were measured."""
     validation = rows[VALIDATION]
     measured = validation[table.relation[validation] == MEASURED]
-    return measured if plan.loss.takes_bounds and len(measured) > 1 else validation
+    return measured if plan.takes_bounds and len(measured) > 1 else validation
 
 
 def _likelihood(plan: Plan, table: AffinityTable, rows: Rows, sigma: Mapping[str, Any]) -> Likelihood:
     """Return how the losses of a run with a noise are to be read: by a given noise, or by a learned one."""
     if sigma["learned"]:
         return Likelihood()
-    loss, pkd = plan.loss, table.pkd
-    of_bin = bin_weights(pkd[rows[TRAIN]], loss.weights, loss.extreme_factor)
-    counted = of_bin[bin_index(pkd)] * (table.relation == MEASURED)
+    counted = plan.loss.of_rows(table.pkd, rows[TRAIN]) * (table.relation == MEASURED)
     shares = float(counted[rows[TRAIN]].mean()), float(counted[rows[VALIDATION]].mean())
     return Likelihood(float(sigma["best_epoch"][0]), shares)
 
 
 def _write_predictions(
-    run: RunFolder, table: AffinityTable, test: NDArray[np.intp], members: NDArray[np.float64]
+    run: RunFolder,
+    table: AffinityTable,
+    test: NDArray[np.intp],
+    predicted: NDArray[np.float64],
+    sd: NDArray[np.float64] | None,
 ) -> None:
-    true, predicted = table.pkd[test], members.mean(axis=1)
+    true = table.pkd[test]
     frame = pl.DataFrame(
         {
             "row_id": table.frame["row_id"].gather(test.tolist()),
@@ -147,24 +200,28 @@ def _write_predictions(
             "relation": table.relation[test],
         }
     )
-    if members.shape[1] > 1:
-        frame = frame.with_columns(pl.Series("predicted_sd", members.std(axis=1, ddof=1)))
+    if sd is not None:
+        frame = frame.with_columns(pl.Series("predicted_sd", sd))
     with writing(run.test_predictions) as handle:
         frame.write_csv(handle)
 
 
 def _pictures(
     plan: Plan,
-    history: Mapping[str, Sequence[float]],
-    best_epoch: int,
+    fitted: Fitted,
     true: NDArray[np.float64],
     predicted: NDArray[np.float64],
     censored: NDArray[np.bool_],
 ) -> dict[str, bytes]:
-    """Return caption → PNG, in the order of the run folder's three files."""
+    """Return caption → PNG, in the order of the run folder's three files; no curves where there were no epochs."""
     marked = censored if censored.any() else None
+    curves = {}
+    if fitted.epochs:
+        figure = plots.training_curves(fitted.history, fitted.best_epoch, plan.name, fitted.networks())
+        whose = f" of {', then '.join(name for name, _, _ in fitted.networks())}" if fitted.parts else ""
+        curves[f"Loss and learning rate by epoch{whose}"] = plots.png(figure)
     return {
-        "Loss and learning rate by epoch": plots.png(plots.training_curves(history, best_epoch, title=plan.name)),
+        **curves,
         "Predicted and measured pKd on the test rows": plots.png(
             plots.predictions_vs_targets(true, predicted, title=plan.name, censored=marked)
         ),
@@ -182,12 +239,21 @@ def _steps(metrics: Mapping[str, Any], run: RunFolder, record: Mapping[str, Any]
     )
     data = " ".join(shlex.quote(path) for path in record["data"])
     folder, predictions = shlex.quote(str(run.path)), shlex.quote(str(run.test_predictions))
-    return next_steps(metrics["criteria"]["grade"], folder, data, recipe, unsplit, predictions)
+    steps = next_steps(metrics["criteria"]["grade"], folder, data, recipe, unsplit, predictions)
+    return [(what, command) for what, command in steps if _is_possible(command, record["recipe"])]
 
 
-def _facts(
-    plan: Plan, metrics: Mapping[str, Any], record: Mapping[str, Any], network: Network
-) -> list[tuple[str, str]]:
+def _is_possible(command: str, recipe: str) -> bool:
+    """Return whether a command's changes are options of the recipe: trees have no hidden layers to widen."""
+    changes = [after for word, after in itertools.pairwise(shlex.split(command)) if word == "--set"]
+    try:
+        resolve(load_recipe(recipe, changes))
+    except RecipeError:
+        return False
+    return True
+
+
+def _facts(plan: Plan, metrics: Mapping[str, Any], record: Mapping[str, Any], fitted: Fitted) -> list[tuple[str, str]]:
     train, validation, test = (metrics[part]["n"] for part in ("train", "validation", "test"))
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in record["dropped"].items() if count)
     test_figures = metrics["test"]
@@ -200,11 +266,8 @@ def _facts(
             "Split",
             f"{plan.kinds['split']}: {train:,} training, {validation:,} validation, {test:,} test{fold}; {promise}",
         ),
-        ("Network", network.describe()),
-        (
-            "Training",
-            f"{metrics['epochs']} epochs, {metrics['seconds']:,.0f} s; best on validation: {metrics['best_epoch']}",
-        ),
+        ("Network" if fitted.epochs and not fitted.parts else "Model", fitted.model.describe()),
+        ("Training", _training(fitted)),
         (
             "Predictions",
             f"{test_figures['distinct_predictions']:,} distinct (to 0.001), SD {test_figures['prediction_sd']:.3f}; "
@@ -215,8 +278,19 @@ def _facts(
         ("Random seeds", f"training {record['seed']}, split {getattr(plan.split, 'seed', 'none')}"),
     ]
     if "member_sd" in test_figures:
-        facts.insert(6, ("Ensemble", f"mean SD over members {test_figures['member_sd']:.3f} pKd"))
+        who = ("Spread", "parts and their members") if fitted.parts else ("Ensemble", "members")
+        facts.insert(6, (who[0], f"mean SD over {who[1]} {test_figures['member_sd']:.3f} pKd"))
     if "sigma" in metrics:
         origin = "learned, as of the best epoch" if metrics["sigma"]["learned"] else "given"
         facts.insert(5, ("Noise of the labels", f"{np.mean(metrics['sigma']['best_epoch']):.3f} pKd, {origin}"))
     return facts
+
+
+def _training(fitted: Fitted) -> str:
+    """Return how long training took, and which epochs were best."""
+    if not fitted.epochs:
+        return f"{fitted.seconds:,.1f} s, without epochs"
+    if not fitted.parts:
+        return f"{fitted.epochs} epochs, {fitted.seconds:,.0f} s; best on validation: {fitted.best_epoch}"
+    best = ", ".join(f"{epoch} ({name})" for name, _, epoch in fitted.networks())
+    return f"{fitted.epochs} epochs of networks; {fitted.seconds:,.0f} s in all; best on validation: {best}"

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from tailbind.checkpoint import load_checkpoint
 from tailbind.errors import FeatureError
+from tailbind.features.distinct import distinct
 from tailbind.features.pipeline import FeaturePipeline
+from tailbind.models.contract import check_residues
 from tailbind.runtime import computing_on
 from tailbind.table.features import Features
-from tailbind.table.schema import AffinityTable
+from tailbind.table.schema import SEQUENCES, AffinityTable
 from tailbind.table.splitting import TRAIN
+from tailbind.workflows.plan import Plan
 from tailbind.workflows.preparing import Prepared
 from tailbind.workflows.progress import say, working
 
@@ -26,15 +29,28 @@ class Computed:
     pipeline : fitted on the training rows
     features : of every row
     computed : (n_dense,) which dense columns were computed from sequences, not read from the table
+    blocks : (n_dense,) and (n_sparse,) which block each column is from, by its place in the pipeline
     """
 
     pipeline: FeaturePipeline
     features: Features
     computed: NDArray[np.bool_]
+    blocks: tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def fit_blocks(plan: Plan, table: AffinityTable, train: NDArray[np.intp]) -> Computed:
+    """Fit the plan's feature blocks on the training rows and return the features of every row.
+
+    Raises
+    ------
+    FeatureError
+        When a row gets no features.
+    """
+    return _computed(FeaturePipeline.fit(plan.feature_kinds, plan.features, table, train), table)
 
 
 def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
-    """Fit the plan's feature blocks on the training rows and return the features of every row.
+    """Return the features of a run's table and tell of them.
 
     Parameters
     ----------
@@ -44,15 +60,23 @@ def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
     Raises
     ------
     FeatureError
-        When a row gets no features.
+        When a row gets no features, or the model does not read what there is.
     """
     plan, run, table, console = prepared.plan, prepared.run, prepared.table, prepared.console
     with working(console, "Computing features"), computing_on(prepared.device.type):
         if begun and run.resume.exists() and run.best_model.exists():
-            pipeline = FeaturePipeline.from_state(load_checkpoint(run.best_model).features)
+            inputs = _computed(FeaturePipeline.from_state(load_checkpoint(run.best_model).features), table)
         else:
-            pipeline = FeaturePipeline.fit(plan.feature_kinds, plan.features, table, prepared.rows[TRAIN])
-        features = pipeline.transform(table)
+            inputs = fit_blocks(plan, table, prepared.rows[TRAIN])
+    check_residues(inputs.features, read=plan.reads_residues)
+    first = {name: block.transform(table.stretch(slice(0, 1))) for name, block in inputs.pipeline.blocks.items()}
+    say(console, f"Features: {_sizes(first, table)}.")
+    return inputs
+
+
+def _computed(pipeline: FeaturePipeline, table: AffinityTable) -> Computed:
+    """Return the features of every row by a fitted pipeline."""
+    features = pipeline.transform(table)
     if not features.complete.all():
         lacking = table.frame["row_id"].filter(~features.complete)
         raise FeatureError(
@@ -60,13 +84,17 @@ def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
             f"as row_id {', '.join(lacking[:3])}. Leave them out."
         )
     first = {name: block.transform(table.stretch(slice(0, 1))) for name, block in pipeline.blocks.items()}
-    say(console, f"Features: {_sizes(first, table)}.")
     computed = [np.full(len(part.names), pipeline.blocks[name].reads_sequences) for name, part in first.items()]
-    return Computed(pipeline, features, np.concatenate(computed))
+    places = np.arange(len(first))
+    blocks = (
+        np.repeat(places, [len(part.names) for part in first.values()]),
+        np.repeat(places, [part.n_sparse for part in first.values()]),
+    )
+    return Computed(pipeline, features, np.concatenate(computed), blocks)
 
 
 def _sizes(parts: Mapping[str, Features], table: AffinityTable) -> str:
-    """Return how many columns each block gave, in words."""
+    """Return how many columns each block gave, in words, and of how many sequences residues."""
     if len(parts) == 1 and (only := next(iter(parts.values()))).names == table.feature_names and not only.n_sparse:
         return f"{len(only.names)} columns, {only.names[0]} … {only.names[-1]}"
     words = []
@@ -74,5 +102,11 @@ def _sizes(parts: Mapping[str, Features], table: AffinityTable) -> str:
         counts = [f"{part.n_sparse:,} sparse"] if part.n_sparse else []
         dense = f"{len(part.names):,} dense" if counts else f"{len(part.names):,}"
         counts += [dense] if part.names else []
-        words.append(f"{name} {' and '.join(counts)} columns")
+        of = f"of {_n_sequences(table):,} sequences and " if part.residues else ""
+        words.append(f"{name} {of}{' and '.join(counts)} columns")
     return "; ".join(words)
+
+
+def _n_sequences(table: AffinityTable) -> int:
+    """Return how many different chains there are, of all three kinds together."""
+    return sum(bool(sequence) for chain in SEQUENCES for sequence in distinct(table.frame[chain])[0])

@@ -1,74 +1,50 @@
-"""A training itself: features, network, epochs; then the best model's results."""
+"""A training in a run folder: the model, its checkpoints and history; then the best model's results."""
 
-import io
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from tailbind.checkpoint import RESUME, Checkpoint, load_state, save_checkpoint, save_state
-from tailbind.errors import CheckpointError, TrainingError
-from tailbind.models.mlp import Network
+from tailbind.checkpoint import Checkpoint, save_checkpoint
+from tailbind.errors import TrainingError
+from tailbind.models import MODELS
+from tailbind.models.contract import Predictive, Problem, as_features
+from tailbind.models.network import Network
 from tailbind.run_folder import RunFolder
-from tailbind.runtime import cannot_write, write_text
-from tailbind.scale import BIN_NAMES, bin_index, bin_label
+from tailbind.runtime import write_text
 from tailbind.table.leakage import sentence
-from tailbind.table.splitting import TRAIN, VALIDATION
+from tailbind.table.schema import MEASURED
+from tailbind.table.splitting import TRAIN
 from tailbind.training.loop import EpochResult, Trainer
-from tailbind.training.stages import epochs_needed, plan_stages
-from tailbind.training.weights import bin_weights, effective_sample_size
+from tailbind.workflows.blending import fit_parts, put_together
 from tailbind.workflows.checking import brief
 from tailbind.workflows.dividing import leakage_of
-from tailbind.workflows.evaluating import write_results
+from tailbind.workflows.evaluating import Fitted, write_results
 from tailbind.workflows.featurising import Computed
+from tailbind.workflows.journal import HISTORY, Journal
+from tailbind.workflows.modelling import fit_at_once, pose, ready_network, take_best, trainer_of
+from tailbind.workflows.plan import Plan
 from tailbind.workflows.preparing import Prepared
-from tailbind.workflows.progress import EpochProgress, say, warn
-
-HISTORY: Final = ("epoch", "train_loss", "val_loss", "lr", "seconds", "rows_per_second")
+from tailbind.workflows.progress import EpochProgress, say, working
 
 
 def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
     """Train what is left of a run on its features, and write its results."""
-    plan, run, table, rows, features = prepared.plan, prepared.run, prepared.table, prepared.rows, inputs.features
+    plan, run, table, rows = prepared.plan, prepared.run, prepared.table, prepared.rows
     with prepared.console.status("Comparing test with training rows …"):
         leakage = leakage_of(run, table, rows)
     say(prepared.console, sentence(leakage))
-    network: Network = plan.model.build(len(features.names), plan.training.seed, features.n_sparse)
-    network.make_ready(features, rows[TRAIN], inputs.computed)
-    network.to(prepared.device)
-    say(prepared.console, f"Network: {network.describe()}.")
-    weights = _row_weights(prepared)
-    trainer = Trainer(
-        network,
-        features,
-        table.pkd,
-        table.relation,
-        weights,
-        rows[VALIDATION],
-        plan_stages(plan.training, plan.optimizer, plan.schedule, table.pkd, rows[TRAIN]),
-        plan.loss,
-        plan.training,
-        notify=lambda text: warn(prepared.console, text),
-    )
-    _warn_of_plan(prepared, trainer)
-    history = _train(prepared, trainer, inputs.pipeline.state())
-    sigma = _sigma(prepared, trainer)
-    for member, best in zip(network.members, trainer.best_weights, strict=True):
-        member.load_state_dict(best)
+    fit = _fit_parts if plan.parts else _fit_at_once if plan.is_closed_form else _fit_in_epochs
+    fitted = fit(prepared, inputs)
     metrics = write_results(
         plan,
         run,
         table,
-        features,
+        inputs.features,
         rows,
-        network,
-        history=history,
-        best_epoch=trainer.best_epoch,
-        batch_size=trainer.batch_size,
-        sigma=sigma,
+        fitted,
         leakage=leakage,
         audit=brief(run.read_json(run.audit)) if run.audit.exists() else None,
         record=run.read_json(run.environment),
@@ -79,24 +55,118 @@ def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
     return metrics
 
 
-def _warn_of_plan(prepared: Prepared, trainer: Trainer) -> None:
-    """Warn of stages that cannot be, too few epochs, and odd batches."""
-    plan, rows = prepared.plan, prepared.rows
-    if plan.training.finetune_epochs and len(trainer.stages) == 1:
-        warn(prepared.console, "No second stage: fewer than two training rows are in its bins.")
-    needed = epochs_needed(plan.training, plan.optimizer.lr, len(rows[TRAIN]))
-    at_labels = plan.training.start_at_mean or plan.loss.takes_bounds
-    if needed > plan.training.epochs and not at_labels:
-        warn(
-            prepared.console,
-            f"{plan.training.epochs} epochs are few for {len(rows[TRAIN]):,} rows: at this learning rate a network "
-            f"needs about {needed:,} to come from pKd 0 to the labels. Try --set training.epochs={needed}.",
-        )
-    for stage in trainer.stages:
-        if len(stage.rows) < trainer.batch_size:
-            warn(prepared.console, f"{len(stage.rows):,} training rows are fewer than a batch: one batch it is.")
-        elif len(stage.rows) % trainer.batch_size == 1:
-            warn(prepared.console, "The last batch would be a single row; it joins the one before.")
+def _posed(prepared: Prepared, inputs: Computed) -> Problem:
+    """Return what there is to learn, what is told of it printed."""
+    plan, table, rows = prepared.plan, prepared.table, prepared.rows
+    return pose(plan, table, inputs.features, rows, lambda text: say(prepared.console, text))
+
+
+def _fit_at_once(prepared: Prepared, inputs: Computed) -> Fitted:
+    """Fit a model that learns without epochs: its best model is its final one."""
+    plan, run, problem = prepared.plan, prepared.run, _posed(prepared, inputs)
+    started = time.perf_counter()
+    with working(prepared.console, "Fitting the model"):
+        model = fit_at_once(plan, problem, prepared.device)
+    seconds = time.perf_counter() - started
+    errors = np.square(model.predict(problem.X, problem.validation) - problem.y[problem.validation])
+    val_loss = float((problem.weight[problem.validation] * errors).mean())
+    saved = _checkpoint(prepared, inputs.pipeline.state(), model, 0, val_loss)
+    for path in (run.best_model, run.final_model):
+        save_checkpoint(path, saved)
+    return Fitted(model, seconds)
+
+
+def _fit_in_epochs(prepared: Prepared, inputs: Computed) -> Fitted:
+    """Train what is left of a network, and give it the weights of its best epoch."""
+    plan, run, train = prepared.plan, prepared.run, prepared.rows[TRAIN]
+    network = ready_network(plan, inputs.features, train, inputs.computed, prepared.device)
+    say(prepared.console, f"Network: {network.describe()}.")
+    trainer = trainer_of(plan, _posed(prepared, inputs), network)
+    journal, features = Journal(run, plan), inputs.pipeline.state()
+
+    def keep(result: EpochResult) -> None:
+        saved = _checkpoint(prepared, features, network, result.epoch, result.val_loss)
+        if result.is_best:
+            save_checkpoint(run.best_model, saved)
+        if result.epoch % trainer.options.checkpoint_every == 0:
+            save_checkpoint(run.checkpoint(result.epoch), saved)
+        if result.is_last:
+            save_checkpoint(run.final_model, saved)
+
+    _train(prepared, trainer, journal, keep)
+    sigma = _sigma(prepared, trainer)
+    take_best(network, trainer)
+    history = journal.history()
+    return Fitted(
+        network,
+        float(np.sum(history["seconds"])),
+        history,
+        trainer.best_epoch,
+        trainer.batch_size,
+        network.parameter_counts()[0] * len(network.members),
+        sigma,
+    )
+
+
+def _fit_parts(prepared: Prepared, inputs: Computed) -> Fitted:
+    """Fit what is left of a blend's parts, then put them together: the best model is the final one."""
+    plan, run, console = prepared.plan, prepared.run, prepared.console
+    journal = Journal(run, plan)
+    records: dict[str, dict[str, Any]] = {}
+    problem = _posed(prepared, inputs)
+
+    def fit(name: str, own: Plan, problem: Problem, computed: NDArray[np.bool_]) -> Predictive:
+        kept = journal.finished(name)
+        if kept is not None:
+            records[name] = kept["record"]
+            model: Predictive = MODELS.load(own.kinds["model"]).from_state(kept["model"])
+            return model.to(prepared.device)
+        if own.is_closed_form:
+            started = time.perf_counter()
+            with working(console, f"Fitting {name}"):
+                model = fit_at_once(own, problem, prepared.device)
+            records[name] = {"n_train": len(problem.train), "seconds": time.perf_counter() - started}
+        else:
+            model, records[name] = _part_in_epochs(prepared, name, own, problem, computed, journal)
+        journal.part_ended(name, model, records[name])
+        return model
+
+    fitted = fit_parts(plan, problem, inputs, fit)
+    started = time.perf_counter()
+    with working(console, "Choosing the weights"):
+        model = put_together(plan, problem, inputs, prepared.table, prepared.device, fitted)
+    seconds = time.perf_counter() - started + sum(record["seconds"] for record in records.values())
+    here = problem.validation[problem.relation[problem.validation] == MEASURED]
+    error = float(np.square(model.predict(problem.X, here) - problem.y[here]).mean()) if len(here) else float("nan")
+    saved = _checkpoint(prepared, inputs.pipeline.state(), model, 0, error)
+    for path in (run.best_model, run.final_model):
+        save_checkpoint(path, saved)
+    parts = {name: {**record, "share": model.shares[name]} for name, record in records.items()}
+    parts |= {name: {"left_out": why} for name, why in fitted.without.items()}
+    kinds = {name: part.plan.kinds["model"] for name, part in plan.parts.items()}
+    parts = {name: {"model": kind, **parts[name]} for name, kind in kinds.items()}
+    parameters = sum(record.get("parameters", 0) for record in records.values())
+    return Fitted(model, seconds, journal.history(), parameters=parameters, parts=parts)
+
+
+def _part_in_epochs(
+    prepared: Prepared, name: str, plan: Plan, problem: Problem, computed: NDArray[np.bool_], journal: Journal
+) -> tuple[Network, dict[str, Any]]:
+    """Train what is left of a blend's network; return it with its best weights, and what is to be told of it."""
+    network = ready_network(plan, as_features(problem.X), problem.train, computed, prepared.device)
+    problem.notify(f"{network.describe()}.")
+    trainer = trainer_of(plan, problem, network)
+    _train(prepared, trainer, journal, lambda _: None, name)
+    take_best(network, trainer)
+    first = journal.before
+    return network, {
+        "n_train": len(problem.train),
+        "seconds": float(np.sum(journal.history()["seconds"][first:])),
+        "parameters": network.parameter_counts()[0] * len(network.members),
+        "best_epoch": first + trainer.best_epoch,
+        "epochs": trainer.epoch,
+        "batch_size": trainer.batch_size,
+    }
 
 
 def _sigma(prepared: Prepared, trainer: Trainer) -> dict[str, Any] | None:
@@ -113,94 +183,61 @@ def _sigma(prepared: Prepared, trainer: Trainer) -> dict[str, Any] | None:
     return {"learned": learned, "best_epoch": best, "final": final}
 
 
-def _row_weights(prepared: Prepared) -> NDArray[np.float64]:
-    """Return the loss's weight of every row, and tell of bins that training never sees."""
-    pkd, train = prepared.table.pkd, prepared.rows[TRAIN]
-    loss = prepared.plan.loss
-    by_bin = bin_weights(pkd[train], loss.weights, loss.extreme_factor)
-    counts = np.bincount(bin_index(pkd[train]), minlength=len(BIN_NAMES))
-    empty = [bin_label(name) for name, count in zip(BIN_NAMES, counts, strict=True) if not count]
-    if empty:
-        warn(prepared.console, f"No training rows: {', '.join(empty)}. Nothing can be learned there.")
-    weights: NDArray[np.float64] = by_bin[bin_index(pkd)]
-    listing = ", ".join(
-        f"{name.replace('_', ' ')} {weight:.4g}" for name, weight in zip(BIN_NAMES, by_bin, strict=True)
+def _checkpoint(
+    prepared: Prepared, features: Mapping[str, Any], model: Predictive, epoch: int, val_loss: float
+) -> Checkpoint:
+    """Return a model as the run keeps it, with the state of its features."""
+    plan = prepared.plan
+    return Checkpoint(
+        recipe_name=plan.name,
+        recipe=plan.document(),
+        features=features,
+        model_kind=plan.kinds["model"],
+        model=model.state(),
+        epoch=epoch,
+        val_loss=val_loss,
     )
-    effective = effective_sample_size(weights[train])
-    say(
-        prepared.console,
-        f"Bin weights: {listing}. Kish's effective sample size: {effective:,.0f} of {len(train):,} rows.",
-    )
-    return weights
 
 
-def _train(prepared: Prepared, trainer: Trainer, features: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Train what is left, saving after every epoch, with the state of the features; return the history of all."""
-    plan, run = prepared.plan, prepared.run
-    lines: list[str] = []
-    if run.resume.exists():
-        state = load_state(run.resume, RESUME)
-        if state["recipe"] != plan.document():
-            raise CheckpointError(f"{run.resume} must be from the recipe in config.json; it is not. Use --force.")
-        trainer.load_state(state["trainer"])
-        lines = list(state["history"])
-        say(prepared.console, f"Resuming after epoch {trainer.epoch} of {trainer.n_epochs}.")
-    write_text(run.history, "\n".join([",".join(HISTORY), *lines]) + "\n")
+def _train(
+    prepared: Prepared, trainer: Trainer, journal: Journal, keep: Callable[[EpochResult], None], name: str = ""
+) -> None:
+    """Train what is left; `keep` saves what an epoch leaves beside the journal's entry.
 
-    def checkpoint(epoch: int, val_loss: float) -> Checkpoint:
-        return Checkpoint(
-            recipe_name=plan.name,
-            recipe=plan.document(),
-            features=features,
-            model_kind=plan.kinds["model"],
-            model=trainer.network.state(),
-            epoch=epoch,
-            val_loss=val_loss,
-        )
+    Parameters
+    ----------
+    name : of the part of a blend that is trained
+    """
+    if journal.go_on(trainer):
+        whose = f" {name}" if name else ""
+        say(prepared.console, f"Resuming{whose} after epoch {trainer.epoch} of {trainer.n_epochs}.")
 
     def on_epoch(result: EpochResult) -> None:
-        saved = checkpoint(result.epoch, result.val_loss)
-        if result.is_best:
-            save_checkpoint(run.best_model, saved)
-        if result.epoch % plan.training.checkpoint_every == 0:
-            save_checkpoint(run.checkpoint(result.epoch), saved)
-        if result.epoch == trainer.n_epochs:
-            save_checkpoint(run.final_model, saved)
-        # The line goes into the resume state before it goes into the file: after a kill between the two the
-        # file is completed from the state, never the epoch repeated.
-        lines.append(",".join(repr(getattr(result, name)) for name in HISTORY))
-        save_state(run.resume, RESUME, {"recipe": plan.document(), "trainer": trainer.state(), "history": lines})
-        _append(run.history, lines[-1])
+        keep(result)
+        journal.epoch_ended(trainer, result)
         progress.update(result)
         if log is not None:
-            for name in ("train_loss", "val_loss", "lr"):
-                log.add_scalar(name, getattr(result, name), result.epoch)
+            for name in ("train_loss", "val_loss", "lr", *journal.columns[len(HISTORY) :]):
+                log.add_scalar(name, getattr(result, name), journal.before + result.epoch)
 
-    log = _tensorboard(run) if plan.training.tensorboard else None
-    with EpochProgress(prepared.console, trainer.n_epochs, trainer.epoch) as progress:
+    log = _tensorboard(prepared.run) if trainer.options.tensorboard else None
+    select_by = trainer.options.select_by
+    with EpochProgress(prepared.console, trainer.n_epochs, trainer.epoch, select_by, name) as progress:
         try:
             trainer.run(on_epoch)
         except TrainingError as error:
-            good = f"{run.best_model} (epoch {trainer.best_epoch})" if trainer.best_epoch else "none yet"
+            best = prepared.run.best_model
+            good = f"{best} (epoch {trainer.best_epoch})" if trainer.best_epoch and best.exists() else "none yet"
             raise TrainingError(f"{error} Last good checkpoint: {good}.") from error
         finally:
             if log is not None:
                 log.close()
-    return read_history(run.history)
-
-
-def read_history(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a run's `history.csv`."""
-    frame = pl.read_csv(io.BytesIO(path.read_bytes()), schema=dict.fromkeys(HISTORY, pl.Float64))
-    return {name: frame[name].to_list() for name in HISTORY}
-
-
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    if trainer.epoch < trainer.n_epochs:
+        say(
+            prepared.console,
+            f"{f'{name} stopped' if name else 'Stopped'} after epoch {trainer.epoch}: no better one than epoch "
+            f"{trainer.best_epoch} for {trainer.options.patience} epochs.",
+        )
 
 
 def _tensorboard(run: RunFolder) -> Any:

@@ -40,7 +40,7 @@ from tailbind.workflows.ladder_page import (
     write_ladder,
 )
 from tailbind.workflows.plan import Plan, resolve
-from tailbind.workflows.preparing import read_for
+from tailbind.workflows.preparing import default_recipe, read_for
 from tailbind.workflows.progress import default_console
 from tailbind.workflows.training import train
 
@@ -57,7 +57,7 @@ N_RESAMPLES: Final = 300
 def ladder(
     data: str | Path | Sequence[str | Path],
     *,
-    recipe: str | Path = "v2",
+    recipe: str | Path | None = None,
     out: str | Path,
     overrides: Sequence[str] = (),
     antibody_identity: float = 0.9,
@@ -88,6 +88,7 @@ def ladder(
     if (folder / DOCUMENT).exists():
         raise RunError(f"--out {folder} must not hold a finished ladder; it does. Choose another folder.")
     _check_folder(folder)
+    recipe = recipe or default_recipe(data)
     plan = _plan(recipe, others, console)
     changes = {rung: [*overrides, *_split_changes(kind, identities)] for rung, kind in RUNGS.items()}
     for rung in RUNGS:
@@ -151,7 +152,8 @@ def _plan(recipe: str | Path, overrides: Sequence[str], console: Console) -> Pla
     plan = resolve(written)
     if plan.name in BASELINES:
         raise RunError(
-            f"A recipe on the ladder must not be called as a predictor beside it; {plan.name} is. Rename it."
+            f"A recipe on the ladder must not be called as a predictor beside it; {plan.name} is. Its "
+            "figures are there for any recipe; or write it in a file of another name."
         )
     if unused := sorted({*written.sections["split"].values} - {*SHARED}):
         told = (

@@ -16,12 +16,12 @@ from tailbind.run_folder import RunFolder, first_difference
 from tailbind.runtime import environment_record, file_hash, write_json
 from tailbind.table.audit import audit
 from tailbind.table.grouping import find_families
-from tailbind.table.reading import read_table
+from tailbind.table.reading import has_sequences, read_table
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import TRAIN
 from tailbind.workflows.checking import headline
 from tailbind.workflows.dividing import divide, write_split
-from tailbind.workflows.plan import Plan
+from tailbind.workflows.plan import AS_BOUNDS, AS_MEASURED, LEFT_OUT, Plan
 from tailbind.workflows.progress import say, warn
 
 FEWEST_ROWS: Final = 20
@@ -38,6 +38,12 @@ class Prepared:
     record: dict[str, Any]
     device: torch.device
     console: Console
+
+
+def default_recipe(data: str | Path | Sequence[str | Path]) -> str:
+    """Return the recipe that a table is trained by where none is named: v3, of feature columns alone v3-columns."""
+    files = [data] if isinstance(data, str | Path) else data
+    return "v3" if all(has_sequences(path) for path in files) else "v3-columns"
 
 
 def prepare(
@@ -58,8 +64,13 @@ def prepare(
     _check_usable(table)
     censored = int((table.relation != MEASURED).sum())
     if censored:
-        how = "'s loss takes them as bounds" if plan.loss.takes_bounds else " fits them as if measured"
-        say(console, f"{censored:,} labels are marked < or >; this recipe{how}.")
+        takes = "'s parts take" if plan.parts else "'s model takes" if plan.is_closed_form else "'s loss takes"
+        how = {
+            AS_BOUNDS: f"{takes} them as bounds",
+            AS_MEASURED: " fits them as if measured",
+            LEFT_OUT: " leaves them out of training",
+        }
+        say(console, f"{censored:,} labels are marked < or >; this recipe{how[plan.marked_labels]}.")
     with console.status("Splitting the table …"):
         rows, remarks = divide(plan, table)
     for line in remarks:

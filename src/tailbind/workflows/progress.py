@@ -21,6 +21,7 @@ from rich.progress import (
 
 from tailbind.runtime import remarks_to, showing_progress
 from tailbind.training.loop import EpochResult
+from tailbind.training.selection import VAL_LOSS
 
 #: Where nobody watches a terminal, a line at most this often (seconds), beside the first and the last epoch.
 LINE_EVERY_SECONDS: Final = 15.0
@@ -103,12 +104,16 @@ class EpochProgress:
     console : where to
     total : epochs of the whole run
     done : epochs that an earlier process finished
+    select_by : what the best epoch is best by; shown beside the losses where it is none of them
+    name : of what is trained, where a run trains several
     """
 
-    def __init__(self, console: Console, total: int, done: int = 0) -> None:
+    def __init__(self, console: Console, total: int, done: int = 0, select_by: str = VAL_LOSS, name: str = "") -> None:
         self.console = console
         self.total = total
         self.done = done
+        self.select_by = select_by
+        self.name = name
         self._started = time.monotonic()
         self._spoken = -LINE_EVERY_SECONDS
         self._first = done + 1
@@ -116,8 +121,9 @@ class EpochProgress:
         self._task = TaskID(0)
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"), TextColumn("{task.fields[losses]}"), console=console,
+                TextColumn(f"Training {name}".rstrip()), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
+                TimeElapsedColumn(), TextColumn("{task.fields[left]}"), TextColumn("{task.fields[losses]}"),
+                console=console,
             )  # fmt: skip
             self._task = self._bar.add_task("", total=total, completed=done, left="", losses="")
 
@@ -137,14 +143,16 @@ class EpochProgress:
         elapsed = time.monotonic() - self._started
         per_epoch = elapsed / (result.epoch - self._first + 1)
         left = f"{_duration(per_epoch * (self.total - result.epoch))} left"
-        losses = f"train {result.train_loss:.4g}  val {result.val_loss:.4g}  lr {result.lr:.2g}"
+        score = "" if self.select_by == VAL_LOSS else f"  {self.select_by} {result.val_score:.4g}"
+        losses = f"train {result.train_loss:.4g}  val {result.val_loss:.4g}{score}  lr {result.lr:.2g}"
         if self._bar:
             self._bar.update(self._task, completed=result.epoch, left=left, losses=losses)
             return
-        if result.epoch in (self._first, self.total) or elapsed - self._spoken >= LINE_EVERY_SECONDS:
+        if result.epoch == self._first or result.is_last or elapsed - self._spoken >= LINE_EVERY_SECONDS:
             self._spoken = elapsed
+            epoch = f"{self.name} epoch {result.epoch}/{self.total}".lstrip()
             self.console.print(
-                f"epoch {result.epoch}/{self.total}  {losses}  {result.rows_per_second:,.0f} rows/s  {left}",
+                f"{epoch}  {losses}  {result.rows_per_second:,.0f} rows/s  {left}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from tailbind.evaluation.censoring import evaluate_censored
 from tailbind.evaluation.metrics import evaluate, intervals
+from tailbind.evaluation.retrieval import find_binders, retrieval_intervals
 from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
 from tailbind.scale import BIN_NAMES, bin_index
 from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import TEST, TRAIN
+from tailbind.workflows.plan import AS_BOUNDS, AS_MEASURED, LEFT_OUT
 
 #: How many of the most repeated label values a report shows, and how often a value must occur to be shown.
 REPEATED_SHOWN: Final = 5
@@ -39,7 +41,10 @@ def score(
     why : where they are unknown, why; kept beside the intervals
     """
     of_rows = {**intervals(pkd, predicted, clusters=clusters), "why": "" if clusters is not None else why}
-    return {**_figures(pkd, predicted, relation), "intervals": of_rows}
+    figures = _figures(pkd, predicted, relation)
+    of_binders = retrieval_intervals(pkd, predicted, relation, clusters=clusters)
+    retrieval = {name: {**entry, "intervals": of_binders[name]} for name, entry in figures["retrieval"].items()}
+    return {**figures, "retrieval": retrieval, "intervals": of_rows}
 
 
 def _figures(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation: NDArray[np.str_]) -> dict[str, Any]:
@@ -48,6 +53,7 @@ def _figures(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation:
         **evaluate(pkd, predicted),
         "measured": evaluate(pkd[measured], predicted[measured]),
         "censored": evaluate_censored(pkd, predicted, relation),
+        "retrieval": find_binders(pkd, predicted, relation),
     }
 
 
@@ -62,13 +68,13 @@ def describe_training(pkd: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def describe_labels(table: AffinityTable, train: NDArray[np.intp], *, takes_bounds: bool) -> dict[str, Any]:
+def describe_labels(table: AffinityTable, train: NDArray[np.intp], marked: str) -> dict[str, Any]:
     """Return how many labels are censored, how training took them, and the values that many share: often floors.
 
     Parameters
     ----------
     train : training rows
-    takes_bounds : whether the loss takes a label marked < or > as a bound, or fits it as if measured
+    marked : what training did with those marked < or >, see `Plan.marked_labels`
     """
     values, counts = np.unique(table.pkd, return_counts=True)
     censored = table.relation != MEASURED
@@ -76,8 +82,7 @@ def describe_labels(table: AffinityTable, train: NDArray[np.intp], *, takes_boun
     return {
         "n": len(table),
         "censored": int(censored.sum()),
-        "fitted_as_measured": 0 if takes_bounds else int(censored[train].sum()),
-        "taken_as_bounds": int(censored[train].sum()) if takes_bounds else 0,
+        **{way: int(censored[train].sum()) if way == marked else 0 for way in (AS_MEASURED, AS_BOUNDS, LEFT_OUT)},
         "shown_from": REPEATED_AT_LEAST,
         "most_repeated": [
             {

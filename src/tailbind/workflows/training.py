@@ -14,7 +14,7 @@ from tailbind.runtime import choose_device, describe_device, missing_gpu_warning
 from tailbind.workflows.featurising import compute_features
 from tailbind.workflows.fitting import fit_and_evaluate
 from tailbind.workflows.plan import resolve
-from tailbind.workflows.preparing import begin, check_same_data, check_same_recipe, prepare
+from tailbind.workflows.preparing import begin, check_same_data, check_same_recipe, default_recipe, prepare
 from tailbind.workflows.progress import default_console, say, warn
 
 
@@ -42,7 +42,7 @@ class RunSummary:
 def train(
     data: str | Path | Sequence[str | Path],
     *,
-    recipe: str | Path = "v2",
+    recipe: str | Path | None = None,
     out: str | Path,
     overrides: Sequence[str] = (),
     seed: int | None = None,
@@ -56,7 +56,7 @@ def train(
     Parameters
     ----------
     data : CSV, TSV or Parquet file, or several
-    recipe : name of a recipe, or a TOML file
+    recipe : name of a recipe, or a TOML file; v3 unless given, v3-columns for a table without sequences
     out : the run folder; must not exist or be empty, but for `resume` and `force`
     overrides : `section.key=value`, as `--set` takes them
     seed : of the training; short for the override `training.seed`
@@ -77,6 +77,7 @@ def train(
     console = console or default_console()
     if resume and force:
         raise RunError("--resume and --force exclude each other: one continues the run, the other replaces it.")
+    recipe = recipe or default_recipe(data)
     changes = [*overrides, *([] if seed is None else [f"training.seed={seed}"])]
     plan = resolve(load_recipe(recipe, changes))
     chosen = choose_device(device)

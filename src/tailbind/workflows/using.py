@@ -13,7 +13,7 @@ from tailbind.evaluation.criteria import grade
 from tailbind.predictor import load
 from tailbind.reporting import plots
 from tailbind.reporting.report import Report
-from tailbind.reporting.tables import Table, censored_table, criteria_table, drawn, interval_text, number
+from tailbind.reporting.tables import Table, binders_table, censored_table, criteria_table, drawn, interval_text, number
 from tailbind.run_folder import open_run
 from tailbind.runtime import computing_on, file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
@@ -100,7 +100,7 @@ def evaluate(
         notify(line)
     with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
         features = predictor.compute_features(table)
-        predicted = predictor.predict_pkd(features).mean(axis=1)
+        predicted = predictor.predict_pkd(features)[0]
     known = np.isfinite(predicted)
     if not known.any():
         raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
@@ -185,6 +185,7 @@ def evaluation_report(result: dict[str, Any]) -> Report:
             ),
             Table("By affinity bin", ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
             *censored_table(figures),
+            *binders_table(figures),
             criteria_table(result["criteria"]),
         ],
         facts=[
