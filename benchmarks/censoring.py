@@ -24,8 +24,9 @@ from tailbind.models.baselines import TrainingMean
 from tailbind.models.mlp import Mlp
 from tailbind.reporting.tables import Table
 from tailbind.table.simulation import Landscape, simulate
-from tailbind.training.loop import NoisyLoss, RowLoss, Trainer
+from tailbind.training.loop import Trainer
 from tailbind.training.losses import Tobit, WeightedMse
+from tailbind.training.member import Loss
 from tailbind.training.schedule import AdamW, CosineRestarts
 from tailbind.training.stages import Stage, TrainingOptions
 
@@ -220,13 +221,13 @@ def random_rows(X: NDArray[np.float32], y: Array, relation: NDArray[np.str_], se
     return Rows(X, y, relation, train, validation, test)
 
 
-def fitted(rows: Rows, loss: RowLoss | NoisyLoss, seed: int, epochs: int) -> tuple[Array, float]:
+def fitted(rows: Rows, loss: Loss, seed: int, epochs: int) -> tuple[Array, float]:
     """Train on the training rows; return predictions of the test rows by the best weights, and the learned noise."""
     network = MODEL.build(rows.X.shape[1], seed)
     options = TrainingOptions(epochs=epochs, batch_size=128, clip_grad_norm=1.0, seed=seed)
     stages = [Stage("all rows", rows.train, epochs, OPTIMIZER, CosineRestarts(t_0=epochs, min_lr=1e-5))]
     weight = np.ones(len(rows.y))
-    if not isinstance(loss, NoisyLoss):  # the trainer does this for tobit; what is compared is the loss alone
+    if not loss.takes_bounds:  # the trainer does this for tobit; what is compared is the loss alone
         network.start_at(float(rows.y[rows.train].mean()))
     trainer = Trainer(network, rows.X, rows.y, rows.relation, weight, rows.validation, stages, loss, options)
     trainer.run(lambda _: None)
