@@ -27,7 +27,7 @@ from tailbind.reporting.plots import png
 from tailbind.scale import BIN_EDGES, BIN_NAMES, bin_index, bin_label
 from tailbind.table.simulation import Landscape, simulate
 from tailbind.table.splitting import RandomSplit
-from tailbind.training.loop import batches
+from tailbind.training.batches import batches
 from tailbind.training.losses import FocalMse, WeightedMse
 from tailbind.training.schedule import Adam, AdamW, CosineRestarts, Plateau
 from tailbind.training.weights import bin_weights, effective_sample_size

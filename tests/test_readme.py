@@ -48,7 +48,7 @@ def test_verbs_recipes_and_options_in_the_pages_exist(page: Path) -> None:
                 kind = {"gamma": ["loss.kind=focal"], "column": ["split.kind=group"]}.get(
                     one.split(".")[1].split("=")[0], []
                 )
-                resolve(load_recipe("v2", [*kind, one]))
+                resolve(load_recipe("v3" if one.startswith("parts.") else "v2", [*kind, one]))
 
 
 def test_the_options_table_covers_the_notebook_s_settings() -> None:
