@@ -103,7 +103,7 @@ def _sizes(parts: Mapping[str, Features], table: AffinityTable) -> str:
         dense = f"{len(part.names):,} dense" if counts else f"{len(part.names):,}"
         counts += [dense] if part.names else []
         of = f"of {_n_sequences(table):,} sequences and " if part.residues else ""
-        words.append(f"{name} {of}{' and '.join(counts)} columns")
+        words.append(f"{name} {of}{' and '.join(counts) or 'no'} columns")
     return "; ".join(words)
 
 
