@@ -73,7 +73,7 @@ for picture in sorted(v2.path.glob("*.png")):
     display(Image(filename=str(picture)))
 
 # %% Compare v1 and v2
-from tailbind.reporting.tables import comparison_table
+from tailbind.reporting.comparison_tables import comparison_table
 
 comparison = tailbind.compare([v1.path, v2.path])
 print(comparison_table(comparison).text())

@@ -161,7 +161,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare runs on the same test rows, with paired intervals."""
-    from tailbind.reporting.tables import comparison_table, numbers_table
+    from tailbind.reporting.comparison_tables import comparison_table, numbers_table
     from tailbind.workflows import compare as run_compare
 
     comparison = run_compare(runs, out=out)

@@ -164,7 +164,8 @@ def test_marked_metrics_by_hand() -> None:
     runs = {"v1": np.array([7.0, 3.0, 9.0, 8.0, 8.0]), "v2": np.array([5.0, 3.0, 8.0, 9.0, 12.0])}
     comparison = compare_predictions(y, runs, n_resamples=20, relation=relation)
     first, second = by_metric(comparison, 0), by_metric(comparison, 1)
-    assert tuple(second) == (*COMPARED, *COMPARED_MARKED)
+    of_bins = [f"measured.{name}.rmse" for name in ("weak", "strong")]  # moderate, where 8 is, has no marked row
+    assert tuple(second) == (*COMPARED, *COMPARED_MARKED[:2], *of_bins, *COMPARED_MARKED[2:])
     assert first["measured.rmse"].value == 1.0
     assert first["measured.spearman"].value == -1.0
     assert first["censored.one_sided_rmse"].value == pytest.approx(np.sqrt((1 + 0 + 4) / 3))
@@ -177,6 +178,8 @@ def test_marked_metrics_by_hand() -> None:
     assert comparison.n_marked == 3
     n = comparison.n_by_metric
     assert [n[metric] for metric in ("rmse", *COMPARED_MARKED)] == [5, 2, 2, 3, 5]
+    assert [n[metric] for metric in of_bins] == [0, 1]
+    assert [first[metric].value for metric in of_bins] == [None, 1.0]
     assert tuple(n) == tuple(second)
 
 
@@ -196,6 +199,10 @@ def test_marked_metrics_are_those_of_a_run_s_own_figures() -> None:
         found = intervals(y[measured], y_pred[measured], 200)
         assert entries["measured.rmse"].interval == pytest.approx(found["rmse"])
         assert entries["measured.spearman"].interval == pytest.approx(found["spearman"])
+        assert list(comparison.measured_counts) == ["moderate", "very_strong"]  # of the floor, and of the limit above
+        for name in comparison.measured_counts:
+            assert entries[f"measured.{name}.rmse"].value == figures["bins"][name]["rmse"]
+            assert entries[f"measured.{name}.rmse"].interval == pytest.approx(found["bins"][name]["rmse"])
         for metric in COMPARED_MARKED:
             low, high = entries[metric].interval
             assert low < entries[metric].value < high, metric

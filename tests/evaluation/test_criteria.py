@@ -4,7 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tailbind.evaluation.criteria import CRITERIA, EXPECTED, NOTEBOOK_V1, grade, judge, lower_is_better, next_steps
+from tailbind.evaluation.criteria import (
+    ALL_ROWS,
+    CRITERIA,
+    EXPECTED,
+    MEASURED_ROWS,
+    NOTEBOOK_V1,
+    grade,
+    judge,
+    lower_is_better,
+    next_steps,
+)
 from tailbind.evaluation.metrics import evaluate, intervals
 from tailbind.models import MODELS
 from tailbind.options import read_options
@@ -55,6 +65,22 @@ def test_a_bin_without_rows_is_listed_and_not_judged() -> None:
         assert (entry["met"], entry["value"], entry["clear"]) == (None, None, None)
         assert len(graded["levels"][level]) == 3
     assert [c["met"] for c in graded["expected"] if c["metric"] == "weak.rmse"] == [None]
+
+
+def test_a_grade_goes_by_the_rows_it_is_told() -> None:
+    both = {**figures(1.3, 0.9, 0.5), "measured": figures(0.3, 0.9, 0.5)}
+    assert (grade(both)["grade"], grade(both)["rows"]) == ("none", "all")
+    by_measured = grade(both, MEASURED_ROWS)
+    assert (by_measured["grade"], by_measured["rows"]) == ("stretch", "measured")
+    assert by_measured["levels"]["minimum"][1]["value"] == 0.3
+
+
+def test_the_largest_errors_are_looked_for_among_the_rows_judged() -> None:
+    said = [
+        next_steps("none", "run", "data.csv", "--recipe v3", "--recipe v3", "p.csv", rows)[0][1]
+        for rows in (ALL_ROWS, MEASURED_ROWS)
+    ]
+    assert ['$6 == "="' in command for command in said] == [False, True]
 
 
 def test_nothing_to_judge_reaches_nothing() -> None:

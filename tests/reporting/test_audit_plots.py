@@ -26,9 +26,8 @@ from tailbind.reporting.audit_plots import (
     label_histograms,
     nearest_identity,
 )
-from tailbind.reporting.drawing import BULK, MUTED
+from tailbind.reporting.drawing import BULK, MUTED, png
 from tailbind.reporting.ladder_plot import LABEL_STEP, Scores, ladder_chart
-from tailbind.reporting.plots import png
 from tailbind.scale import BIN_EDGES, BIN_NAMES, bin_index
 
 Array = NDArray[np.float64]

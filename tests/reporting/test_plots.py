@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import matplotlib
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from tailbind.evaluation.comparison import Comparison, compare_predictions
 from tailbind.evaluation.metrics import rmse, spearman
 from tailbind.reporting import plots
-from tailbind.reporting.drawing import BULK, MUTED
-from tailbind.reporting.plots import comparison_chart, png, predictions_vs_targets, residuals_analysis, training_curves
+from tailbind.reporting.comparison_plot import comparison_chart
+from tailbind.reporting.drawing import BULK, MUTED, png
+from tailbind.reporting.plots import predictions_vs_targets, residuals_analysis, training_curves
 from tailbind.scale import BIN_NAMES, bin_index
 
 Array = NDArray[np.float64]
@@ -84,6 +86,14 @@ def residuals(n: int, censored: bool = False, **size: int) -> Figure:
 @cache
 def chart(n_runs: int = 2, **size: int) -> Figure:
     return comparison_chart(compared(n_runs, **size))
+
+
+def by_measured() -> Comparison:
+    """Two runs on 600 rows, 200 of them at a floor, of which the measured rows decide."""
+    true, pred, limit = rows(600)
+    relation = np.where(limit, "<", "=")
+    found = compare_predictions(true, {"a": pred, "b": true}, n_resamples=50, relation=relation)
+    return replace(found, rows="measured")
 
 
 def assert_nothing_clipped(figure: Figure) -> None:
@@ -426,6 +436,18 @@ class TestComparisonChart:
         counts = [comparison.bin_counts[name] for name in BIN_NAMES]
         assert [label.split("\n")[-1] for label in labels[1:]] == [f"n = {count:,}" for count in counts]
 
+    def test_errors_are_of_measured_rows_where_these_decide(self) -> None:
+        true, pred, limit = rows(600)
+        errors, order = comparison_chart(by_measured()).axes
+        weak = int(((bin_index(true) == BIN_NAMES.index("weak")) & ~limit).sum())
+        assert [ticks(errors)[0].split("\n")[-1], ticks(errors)[2].split("\n")[-1]] == ["n = 400", f"n = {weak}"]
+        assert ticks(order) == ["Spearman", "Concordance"]
+        shown = next(line for line in errors.lines if line.get_marker() not in ("None", None)).get_ydata()
+        assert shown[0] == rmse(true[~limit], pred[~limit]) != rmse(true, pred)
+        of_weak = (bin_index(true) == BIN_NAMES.index("weak")) & ~limit
+        assert shown[2] == rmse(true[of_weak], pred[of_weak])
+        assert ticks(comparison_chart(replace(by_measured(), rows="all")).axes[0])[0].endswith("n = 600")
+
     def test_an_empty_bin_stays_empty_and_a_single_row_has_no_interval(self) -> None:
         errors = chart(very_strong=1, very_weak=0).axes[0]
         marker = next(line for line in errors.lines if line.get_marker() not in ("None", None))
@@ -494,6 +516,7 @@ CASES: dict[str, Callable[[], list[Figure]]] = {
         training_curves(history(3), 1, "$\\frac"),
     ],
     "long names of runs": lambda: [comparison_chart(compared(names=tuple(f"{LONG[:70]}/{i}" for i in range(6))))],
+    "comparison by measured rows": lambda: [comparison_chart(by_measured())],
     "comparison without very strong rows": lambda: [chart(very_strong=0, very_weak=0)],
 }
 

@@ -289,6 +289,8 @@ def test_a_run_tells_what_was_done_with_marked_labels(
     assert {name: bool(labels[name]) for name in ways} == {name: name == way for name in ways}
     text = (run.path / "evaluation_results_gaussian-process.txt").read_text()
     assert f"This recipe {words} {labels[way]} training labels marked < or >" in text
+    assert run.metrics["test"]["censored"]["n"] > 0
+    assert run.metrics["criteria"]["rows"] == ("all" if way == "fitted_as_measured" else "measured")
 
 
 def test_the_seed_is_the_only_option_of_its_training() -> None:

@@ -12,7 +12,7 @@ import tailbind
 from tailbind.cli import main
 from tailbind.errors import RunError
 from tailbind.evaluation.comparison import COMPARED, COMPARED_MARKED
-from tailbind.reporting.tables import comparison_table
+from tailbind.reporting.comparison_tables import comparison_table
 from tailbind.run_folder import open_finished_run
 from tailbind.workflows.comparing import headline
 
@@ -120,8 +120,11 @@ def test_a_run_that_knows_what_is_below_the_floor_is_not_said_to_be_worse(
     assert (second["rmse"].better, second["rmse"].clear) == (False, True)
     assert [second[metric].better for metric in COMPARED_MARKED] == [True] * 4
     assert second["censored.one_sided_rmse"].value == 0
-    clear = sum(bool(second[metric].clear) for metric in COMPARED_MARKED)
-    told = sum(second[metric].clear is not None for metric in COMPARED_MARKED)
+    assert second["measured.weak.rmse"].better is True
+    marked = (*COMPARED_MARKED, "measured.weak.rmse")
+    assert set(second) == {*COMPARED, *marked}
+    clear = sum(bool(second[metric].clear) for metric in marked)
+    told = sum(second[metric].clear is not None for metric in marked)
     assert clear >= 2
     assert headline(comparison).startswith(
         f"v2 is clearly better than v1 in {clear} and clearly worse in 0 of the {told} metrics with an interval that "
@@ -134,6 +137,9 @@ def test_a_run_that_knows_what_is_below_the_floor_is_not_said_to_be_worse(
         assert f"RMSE, measured rows (n = {n - n_marked})" in page, suffix
         assert f"One-sided RMSE, marked rows (n = {n_marked})" in page, suffix
         assert "its interval is from 100 resamples" in page, suffix
+        n_weak = comparison.bin_counts["weak"] - n_marked
+        assert f"Weak RMSE, measured rows (n = {n_weak})" in page, suffix
+        assert "and decide" not in page, suffix  # both recipes fit floors as measured
 
 
 def test_runs_of_earlier_versions_are_compared_as_stated(
@@ -175,12 +181,19 @@ def test_opposed_marks_and_unknown_ones_are_refused(
 
 
 def test_a_tobit_run_is_held_against_its_baseline_on_measured_rows(
-    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
+    run_v1: tailbind.RunSummary, run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
 ) -> None:
     changes = ("model.hidden_dims=[32]", "training.epochs=6", "training.batch_size=64", "optimizer.lr=0.003")
     tobit = tailbind.train(simulated_csv, recipe="v2-tobit", out=tmp_path / "tobit", overrides=changes, device="cpu")
-    second = {entry.metric: entry for entry in tailbind.compare([run_v2.path, tobit.path]).differences[1]}
+    comparison = tailbind.compare([run_v2.path, tobit.path], out=tmp_path / "out")
+    second = {entry.metric: entry for entry in comparison.differences[1]}
     assert second["measured.rmse"].value == pytest.approx(tobit.metrics["test"]["measured"]["rmse"])
     censored = tobit.metrics["test"]["censored"]
     for name in ("one_sided_rmse", "concordance"):
         assert second[f"censored.{name}"].value == pytest.approx(censored[name])
+    measured = tobit.metrics["test"]["measured"]
+    assert second["measured.weak.rmse"].value == pytest.approx(measured["bins"]["weak"]["rmse"])
+    assert (comparison.rows, tailbind.compare([run_v2.path, run_v1.path]).rows) == ("measured", "all")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "and decide, as not every run fitted them as measured" in page
+    assert "RMSE by affinity bin, of measured rows, with 95 % intervals" in page

@@ -293,8 +293,54 @@ def test_tobit_takes_bounds_and_reports_its_noise(run_tobit: tailbind.RunSummary
     text = (run_tobit.path / "evaluation_results_v2-tobit.txt").read_text()
     assert f"took {labels['taken_as_bounds']} training labels marked < or > as bounds" in text
     assert "Noise of the labels" in text
+
+
+def test_what_takes_bounds_is_judged_by_its_measured_rows(run_tobit: tailbind.RunSummary) -> None:
+    metrics = json.loads((run_tobit.path / "metrics.json").read_text())
+    test, criteria = metrics["test"], metrics["criteria"]
+    assert criteria["rows"] == "measured"
+    assert {"n", "rmse", "bins", "measured", "censored", "intervals"} <= set(test)
+    judged = {entry["metric"]: entry for entry in criteria["expected"]}
+    assert judged["rmse"]["value"] == test["measured"]["rmse"] != test["rmse"]
+    assert judged["weak.rmse"]["value"] == test["measured"]["bins"]["weak"]["rmse"] != test["bins"]["weak"]["rmse"]
+    low, high = test["measured"]["intervals"]["rmse"]
+    assert low < test["measured"]["rmse"] < high
+    assert [low, high] != test["intervals"]["rmse"]
+    text = (run_tobit.path / "evaluation_results_v2-tobit.txt").read_text()
     headline = next(line for line in text.splitlines() if line.startswith("Grade:"))
-    assert f"measured rows its RMSE is {metrics['test']['measured']['rmse']:.3f}, ridge's" in headline
+    best = min(entry["measured"]["rmse"] for entry in metrics["baselines"].values())
+    assert f"With an RMSE of {test['measured']['rmse']:.3f} it " in headline
+    assert f"({best:.3f})" in headline
+    assert (
+        f"Judged on the {test['measured']['n']} measured test rows; the {test['censored']['n']} marked < or > are "
+        f"bounds, on which the one-sided RMSE is {test['censored']['one_sided_rmse']:.3f}."
+    ) in headline
+    tables = {block.split("\n")[0]: " ".join(block.split()) for block in text.split("\n\n")}
+    assert f"RMSE {test['measured']['rmse']:.3f}" in tables["Overall"]
+    assert f"RMSE {test['rmse']:.3f}" in tables["All rows, floors counted as measured"]
+    assert "the grade does not go by these figures" in tables["All rows, floors counted as measured"]
+    assert "All rows by affinity bin, floors counted as measured" in tables
+    assert "Errors on the measured test rows" in (run_tobit.path / "report.html").read_text()
+
+
+def test_what_fits_floors_as_measured_is_judged_by_all_rows(run_v2: tailbind.RunSummary) -> None:
+    test, criteria = run_v2.metrics["test"], run_v2.metrics["criteria"]
+    assert test["censored"]["n"] > 0
+    assert criteria["rows"] == "all"
+    assert criteria["levels"]["minimum"][1]["value"] == test["rmse"]
+    assert "intervals" not in test["measured"]
+    text = (run_v2.path / "evaluation_results_v2.txt").read_text()
+    assert "Judged on" not in text
+    assert "floors counted as measured" not in text
+
+
+def test_what_takes_bounds_is_judged_by_all_rows_where_none_is_marked(simulated_csv: Path, tmp_path: Path) -> None:
+    pl.read_csv(simulated_csv).filter(pl.col("relation") == "=").write_csv(tmp_path / "measured.csv")
+    run = tailbind.train(
+        tmp_path / "measured.csv", recipe="v2-tobit", out=tmp_path / "run", overrides=TINY, device="cpu"
+    )
+    assert run.metrics["criteria"]["rows"] == "all"
+    assert "Judged on" not in (run.path / "evaluation_results_v2-tobit.txt").read_text()
 
 
 def test_a_fixed_noise_is_reported_as_given(simulated_csv: Path, tmp_path: Path) -> None:

@@ -91,13 +91,32 @@ def test_evaluate_on_the_test_rows_gives_the_run_s_own_figures(
         assert result["test"][metric] == pytest.approx(run_v2.metrics["test"][metric], abs=1e-5)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["n"] == len(test_ids)
     assert result["test"]["censored"] == pytest.approx(run_v2.metrics["test"]["censored"], abs=1e-5)
-    assert "Measured and censored labels" in (tmp_path / "out" / "evaluation.txt").read_text()
+    text = (tmp_path / "out" / "evaluation.txt").read_text()
+    assert "Measured and censored labels" in text
+    assert result["criteria"]["rows"] == "all"
+    assert "Judged on" not in text
     written = pl.read_csv(tmp_path / "out" / "predictions.csv")
     assert written.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation"]
     assert (written["relation"] == "<").sum() == result["test"]["censored"]["n_below"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "predictions.csv", "evaluation.txt", "report.html",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["folder", "checkpoint"])
+def test_a_run_that_takes_bounds_is_held_against_measured_rows(way: str, simulated_csv: Path, tmp_path: Path) -> None:
+    changes = ["model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64"]
+    run = tailbind.train(simulated_csv, recipe="v2-tobit", out=tmp_path / "run", overrides=changes, device="cpu")
+    trained = run.path if way == "folder" else run.path / "best_model_v2-tobit.pth"
+    result = tailbind.evaluate(trained, simulated_csv, out=tmp_path / "out")
+    test, criteria = result["test"], result["criteria"]
+    assert criteria["rows"] == "measured"
+    assert criteria["levels"]["minimum"][1]["value"] == test["measured"]["rmse"] != test["rmse"]
+    text = (tmp_path / "out" / "evaluation.txt").read_text()
+    assert f"RMSE {test['measured']['rmse']:.3f} on {test['measured']['n']} measured rows; grade" in text
+    assert f"Judged on the {test['measured']['n']} measured test rows; the {test['censored']['n']} marked" in text
+    assert "All rows, floors counted as measured" in text
+    assert "Errors on measured rows" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(

@@ -1,14 +1,14 @@
 """Runs side by side on the same test rows, with paired intervals of their differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tailbind.evaluation.censoring import concordance
-from tailbind.evaluation.criteria import lower_is_better
+from tailbind.evaluation.criteria import ALL_ROWS, lower_is_better
 from tailbind.evaluation.metrics import (
     CLUSTERS,
     FEWEST_FOR_INTERVAL,
@@ -19,12 +19,13 @@ from tailbind.evaluation.metrics import (
     evaluate,
     figure,
     interval,
+    metric_names,
     percentile_intervals,
     resampled,
     rmse,
     spearman,
 )
-from tailbind.scale import BIN_NAMES
+from tailbind.scale import BIN_NAMES, bin_index
 
 Array = NDArray[np.float64]
 Clusters = NDArray[np.integer[Any]]
@@ -36,6 +37,8 @@ MEASURED_RMSE, MEASURED_SPEARMAN = "measured.rmse", "measured.spearman"
 ONE_SIDED_RMSE, CONCORDANCE = "censored.one_sided_rmse", "censored.concordance"
 #: What follows where labels are marked < or >, named as in `metrics.json`: such rows left out, or taken as bounds.
 COMPARED_MARKED: Final = (MEASURED_RMSE, MEASURED_SPEARMAN, ONE_SIDED_RMSE, CONCORDANCE)
+#: Beside these, the RMSE of a bin's measured rows, where some of the bin's rows are marked: this and the bin's name.
+MEASURED_BIN: Final = "measured.{}.rmse"
 #: Resamples behind an interval of the concordance: one of 50,000 rows takes about 0.1 s a run.
 CONCORDANCE_RESAMPLES: Final = 100
 #: Rows up to which the concordance has an interval.
@@ -77,12 +80,15 @@ class Comparison:
     names : of the runs
     n : test rows
     bin_counts : bin → number of test rows
-    differences : one list per run, an entry per metric of `COMPARED`, then of `COMPARED_MARKED` where rows are marked
+    differences : one list per run, an entry per metric of `COMPARED`, then, where rows are marked, of
+        `COMPARED_MARKED` and of the measured rows of each bin with marked ones
     by : what the bootstrap drew, "clusters" of near-identical antibodies or "rows"
     n_clusters : how many clusters the test rows are of; None where unknown
     why : why they are unknown, as the end of a sentence
     n_marked : test rows marked < or >, which the metrics of `COMPARED` take as if measured
     concordance_resamples : resamples behind the concordance's intervals; 0 for none
+    measured_counts : bin with marked rows → number of its measured rows
+    rows : "measured" where the metrics that leave marked rows out or take them as bounds decide, else "all"
     """
 
     names: tuple[str, ...]
@@ -94,12 +100,19 @@ class Comparison:
     why: str = ""
     n_marked: int = 0
     concordance_resamples: int = 0
+    measured_counts: Mapping[str, int] = field(default_factory=dict)
+    rows: str = ALL_ROWS
 
     @property
     def n_by_metric(self) -> dict[str, int]:
         """Metric → number of rows that it is of."""
         n_measured = self.n - self.n_marked
-        marked = dict(zip(COMPARED_MARKED, (n_measured, n_measured, self.n_marked, self.n), strict=True))
+        marked = {
+            **dict.fromkeys((MEASURED_RMSE, MEASURED_SPEARMAN), n_measured),
+            **{MEASURED_BIN.format(name): count for name, count in self.measured_counts.items()},
+            ONE_SIDED_RMSE: self.n_marked,
+            CONCORDANCE: self.n,
+        }
         return {
             **dict.fromkeys(OVERALL, self.n),
             **{f"{name}.rmse": count for name, count in self.bin_counts.items()},
@@ -171,7 +184,7 @@ def _with_marked(
     seed: int,
     clusters: Clusters | None,
 ) -> Comparison:
-    """Return a comparison with the metrics of `COMPARED_MARKED` after its own."""
+    """Return a comparison with the metrics of `COMPARED_MARKED`, and of bins with marked rows, after its own."""
     measured = relation == "="
     # Put at its bound, a prediction on the stated side has no error, and one beyond keeps its own.
     bounded = [
@@ -187,6 +200,7 @@ def _with_marked(
     metrics = {
         MEASURED_RMSE: ([rmse(true, y_pred[measured]) for y_pred in predictions], _column(drawn, "rmse")),
         MEASURED_SPEARMAN: ([spearman(true, y_pred[measured]) for y_pred in predictions], _column(drawn, "spearman")),
+        **_measured_bins(y_true, predictions, measured, drawn, clusters),
         ONE_SIDED_RMSE: ([rmse(bounds, y_pred[~measured]) for y_pred in bounded], _column(drawn_marked, "rmse")),
         CONCORDANCE: ([_concordance(y_true, y_pred, relation) for y_pred in predictions], of_order),
     }
@@ -204,7 +218,33 @@ def _with_marked(
         differences=tuple(runs),
         n_marked=int((~measured).sum()),
         concordance_resamples=0 if of_order is None else n_drawn,
+        measured_counts=_measured_counts(y_true, measured),
     )
+
+
+def _measured_counts(y_true: Array, measured: NDArray[np.bool_]) -> dict[str, int]:
+    """Return bin → number of measured rows, for each bin with marked ones."""
+    bins = bin_index(y_true)
+    marked = np.unique(bins[~measured])
+    return {BIN_NAMES[index]: int((measured & (bins == index)).sum()) for index in marked}
+
+
+def _measured_bins(
+    y_true: Array,
+    predictions: Sequence[Array],
+    measured: NDArray[np.bool_],
+    drawn: list[Array] | None,
+    clusters: Clusters | None,
+) -> dict[str, tuple[list[float], list[Array] | None]]:
+    """Return for each bin with marked rows the RMSE of its measured ones: metric → of each run, resampled."""
+    bins = bin_index(y_true)
+    enough = Drawing.of(None if clusters is None else clusters[measured]).enough(y_true[measured])
+    found = {}
+    for name in _measured_counts(y_true, measured):
+        rows = measured & (bins == BIN_NAMES.index(name))
+        values = [rmse(y_true[rows], y_pred[rows]) for y_pred in predictions]
+        found[MEASURED_BIN.format(name)] = values, _column(drawn, f"{name}.rmse") if enough[name] else None
+    return found
 
 
 def _resampled_part(
@@ -230,7 +270,7 @@ def _enough(clusters: Clusters | None, n_rows: int, by: str) -> bool:
 
 
 def _column(values: list[Array] | None, metric: str) -> list[Array] | None:
-    return None if values is None else [of_run[:, OVERALL.index(metric)] for of_run in values]
+    return None if values is None else [of_run[:, metric_names().index(metric)] for of_run in values]
 
 
 def _resampled_concordance(

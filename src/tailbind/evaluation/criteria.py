@@ -8,6 +8,8 @@ from tailbind.evaluation.metrics import figure
 from tailbind.scale import BIN_NAMES
 
 LEVELS: Final = ("minimum", "target", "stretch")
+#: What a grade may go by: all rows, with every label as stated, or those that were measured.
+ALL_ROWS, MEASURED_ROWS = "all", "measured"
 
 #: level → metric → threshold; errors must be below, correlations above.
 CRITERIA: Final[Mapping[str, Mapping[str, float]]] = {
@@ -76,14 +78,30 @@ def judge(figures: Mapping[str, Any], level: str, metric: str, threshold: float)
     return Criterion(level, metric, threshold, value, met, clear)
 
 
-def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
+def of_rows(figures: Mapping[str, Any], rows: str) -> Mapping[str, Any]:
+    """Return what of the figures is of all rows (`ALL_ROWS`), or of measured rows alone (`MEASURED_ROWS`).
+
+    >>> of_rows({"rmse": 0.8, "measured": {"rmse": 0.3}}, "measured")
+    {'rmse': 0.3}
+    """
+    measured: Mapping[str, Any] = figures["measured"] if rows == MEASURED_ROWS else figures
+    return measured
+
+
+def grade(figures: Mapping[str, Any], rows: str = ALL_ROWS) -> dict[str, Any]:
     """Return the grade and everything it rests on, as `metrics.json` has it under `criteria`.
 
     A level is reached when none of its criteria is missed and at least one could be judged. Criteria on bins
     without test rows are not judged, and listed as such.
+
+    Parameters
+    ----------
+    figures : of the test rows, with those of measured rows under `measured` and intervals under `intervals` of either
+    rows : which of them the grade goes by, see `of_rows`
     """
-    judged = [judge(figures, level, metric, limit) for level in LEVELS for metric, limit in CRITERIA[level].items()]
-    expected = [judge(figures, "expected", metric, EXPECTED[metric][0]) for metric in EXPECTED]
+    chosen = of_rows(figures, rows)
+    judged = [judge(chosen, level, metric, limit) for level in LEVELS for metric, limit in CRITERIA[level].items()]
+    expected = [judge(chosen, "expected", metric, EXPECTED[metric][0]) for metric in EXPECTED]
     reached = "none"
     for level in LEVELS:
         marks = [criterion.met for criterion in judged if criterion.level == level]
@@ -93,6 +111,7 @@ def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "grade": reached,
         "word": WORDS[reached],
+        "rows": rows,
         "levels": {level: [vars(c) for c in judged if c.level == level] for level in LEVELS},
         "expected": [
             {**vars(c), "range": list(EXPECTED[c.metric]), "notebook_v1": NOTEBOOK_V1[c.metric]} for c in expected
@@ -101,7 +120,7 @@ def grade(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def next_steps(
-    grade_name: str, run: str, data: str, recipe: str, unsplit: str, predictions: str
+    grade_name: str, run: str, data: str, recipe: str, unsplit: str, predictions: str, rows: str = ALL_ROWS
 ) -> list[tuple[str, str]]:
     """Return (what to do, command) pairs that follow a grade, in the order of the notebook's next steps.
 
@@ -111,7 +130,9 @@ def next_steps(
     run, data, predictions : the run folder, the table, and the file of test predictions, as commands name them
     recipe : the run's recipe with its changes, as in `--recipe v2 --set training.epochs=50`
     unsplit : the same without changes of the split
+    rows : which test rows the grade goes by; the largest errors are looked for among them
     """
+    largest = "NR > 1" if rows == ALL_ROWS else 'NR > 1 && $6 == "="'  # the sixth column is the relation
 
     def again(suffix: str, changes: str = "", more: str = "", recipe: str = recipe) -> str:
         return f"tailbind train {data}{more} {recipe}{changes} --out {run}-{suffix}"
@@ -143,7 +164,7 @@ def next_steps(
     return [
         (
             "Check the labels: the repeated values (under Labels in the report) and the largest errors",
-            f"awk -F, 'NR > 1 {{print ($4 < 0 ? -$4 : $4) \", \" $0}}' {predictions} | sort -gr | head",
+            f"awk -F, '{largest} {{print ($4 < 0 ? -$4 : $4) \", \" $0}}' {predictions} | sort -gr | head",
         ),
         ("Better features: another block of columns", again("features", " --set features.columns.prefix=PREFIX")),
         ("Another architecture: larger", again("larger", " --set 'model.hidden_dims=[1024,512,256,128]'")),

@@ -135,6 +135,15 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     return _merged(recipe, changes, Path())
 
 
+def stated_recipe(document: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that a document states in full, such as a run's `config.json`.
+
+    >>> stated_recipe({"name": "mine", "description": "", "model": {"kind": "ridge"}}).sections["model"].kind
+    'ridge'
+    """
+    return _merged(Recipe(str(document["name"]), str(document["description"])), document, Path())
+
+
 def _layers(name_or_file: str) -> list[_Layer]:
     """Return a recipe and what it extends, one after the other."""
     layers = [_read(name_or_file)]

@@ -4,21 +4,16 @@ Nothing is read or written here and pyplot's global state is never touched. What
 look, is in `tailbind.reporting.drawing`.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any, Final
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from tailbind.evaluation.comparison import Comparison, Difference
-from tailbind.evaluation.criteria import CRITERIA, metric_label
 from tailbind.evaluation.metrics import bias, rmse, spearman
 from tailbind.reporting import drawing
 from tailbind.reporting.drawing import BULK, DASHED, EXTREMES, INK, LINE, MUTED, SMALL, SOFT, STRONG, STYLE, Array, Rows
@@ -264,91 +259,6 @@ def residuals_analysis(
         return figure
 
 
-def comparison_chart(comparison: Comparison) -> Figure:
-    """Return the RMSE of every run, overall and per bin, and beside it the correlations, with their intervals.
-
-    Bars are 95 % bootstrap intervals; a bin of one row has none, a bin without rows stays empty. Short lines in
-    the last bin are the success criteria for its RMSE.
-
-    Parameters
-    ----------
-    comparison : of two to six runs, as `compare_predictions` gives it; the first is the reference
-
-    Examples
-    --------
-    >>> from tailbind.evaluation.comparison import compare_predictions
-    >>> y_true = np.array([4.0, 6.0, 8.0, 10.0, 12.0])
-    >>> figure = comparison_chart(compare_predictions(y_true, {"v1": y_true * 0.5, "v2": y_true + 0.1}, 100))
-    >>> [label.get_text() for label in figure.axes[1].get_xticklabels()]
-    ['Spearman', 'Pearson', 'R²']
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = drawing.new_figure(4.9, "")
-        grid = figure.add_gridspec(1, 2, width_ratios=[2.6, 1])
-        errors, correlations = drawing.add_axes(figure, grid[0]), drawing.add_axes(figure, grid[1])
-        by_metric = [{entry.metric: entry for entry in run} for run in comparison.differences]
-
-        places = np.array([-0.25, 1, 2, 3, 4, 5])
-        ticks = [f"Overall\nall bins\nn = {comparison.n:,}"]
-        ticks += [drawing.bin_tick(name, comparison.bin_counts[name]) for name in BIN_NAMES]
-        metrics = ["rmse", *(f"{name}.rmse" for name in BIN_NAMES)]
-        drawing.stripes(errors, np.arange(0.5, 6))
-        handles = _intervals(errors, places, metrics, by_metric)
-        errors.set_xticks(places, ticks)
-        errors.set_xlim(-0.75, 5.5)
-        errors.set_title("RMSE in pKd units (lower is better)", loc="left", fontsize=10)
-        top = max(*_extent(metrics, by_metric), 0.1)
-        note = "Bars: 95 % bootstrap intervals."
-        if comparison.bin_counts["very_strong"]:
-            note += " Dotted: the success criteria for very strong binders."
-            top = max(top, CRITERIA["minimum"]["very_strong.rmse"])
-            for level, thresholds in CRITERIA.items():
-                threshold = thresholds["very_strong.rmse"]
-                errors.plot([4.5, 5.5], [threshold] * 2, color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
-                if top < 12:
-                    errors.annotate(
-                        level, (5.5, threshold), (4, 0), textcoords="offset points",
-                        ha="left", va="center", fontsize=8, color=SOFT,
-                    )  # fmt: skip
-        if comparison.n_marked:
-            note += " Labels marked < or > count as measured."
-        errors.set_ylim(0, top * 1.06)
-
-        shown = ("spearman", "pearson", "r2")
-        _intervals(correlations, np.arange(3.0), shown, by_metric, lowest=-1)
-        correlations.set_xlim(-0.5, 2.5)
-        correlations.set_xticks(range(3), [metric_label(metric) for metric in shown])
-        lowest, _ = _extent(shown, by_metric)
-        correlations.set_title("Correlation and R²", loc="left", fontsize=10)
-        if lowest < -1:
-            correlations.text(
-                0.04, 0.03, "below −1 not shown", transform=correlations.transAxes, fontsize=8, color=SOFT
-            )
-        correlations.set_ylim(max(lowest - 0.05, -1) if lowest < 0 else 0, 1)
-        for ax in (errors, correlations):
-            drawing.rules(ax)
-            ax.tick_params(axis="x", length=0)
-        names = [name if len(name) <= 60 else "…" + name[-59:] for name in comparison.names]
-        for handle, name in zip(handles, names, strict=True):
-            handle.set_label(name)
-        columns = max(1, min(len(names), 92 // (max(map(len, names)) + 6)))
-        drawing.add_legend(figure, handles, loc="outside upper left", ncols=columns)
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=SMALL, color=SOFT)
-        return figure
-
-
-def png(figure: Figure, dpi: int = 150) -> bytes:
-    r"""Return a figure as a PNG file's bytes; the same figure gives the same bytes.
-
-    >>> png(Figure(figsize=(1, 1)))[:4]
-    b'\x89PNG'
-    """
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _checked(y_true: ArrayLike, y_pred: ArrayLike, censored: ArrayLike | None) -> tuple[Array, Array, Rows]:
     """Return the first two as float64 vectors of one length, and which rows are censored."""
     true, pred = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
@@ -408,35 +318,3 @@ def _boxes(ax: Axes, residual: Array, bins: NDArray[np.intp], censored: Rows) ->
     ax.set_xticks(range(len(BIN_NAMES)), ticks)
     ax.tick_params(axis="x", length=0)
     drawing.rules(ax)
-
-
-def _extent(metrics: Sequence[str], runs: Sequence[Mapping[str, Difference]]) -> tuple[float, float]:
-    """Return the lowest and highest value or end of an interval; 0 and 0 where there is none."""
-    entries = [run[metric] for run in runs for metric in metrics]
-    ends = [entry.value for entry in entries if entry.value is not None]
-    ends += [end for entry in entries if entry.interval is not None for end in entry.interval]
-    return min(ends, default=0.0), max(ends, default=0.0)
-
-
-def _intervals(
-    ax: Axes, places: Array, metrics: Sequence[str], runs: Sequence[Mapping[str, Difference]], lowest: float = -np.inf
-) -> list[Line2D]:
-    """Draw each run's value and interval in each metric, side by side around its place; return one line per run.
-
-    What is below `lowest` is left out.
-    """
-    step = min(0.16, 0.72 / len(runs))
-    handles = []
-    looks = zip(runs, cycle(drawing.RUN_COLOURS), cycle(drawing.RUN_MARKERS), strict=False)
-    for position, (run, colour, (marker, size)) in enumerate(looks):
-        x = places + step * (position - (len(runs) - 1) / 2)
-        entries = [run[metric] for metric in metrics]
-        values = [np.nan if entry.value is None or entry.value < lowest else entry.value for entry in entries]
-        for place, entry in zip(x, entries, strict=True):
-            if entry.interval is not None and entry.interval[0] >= lowest:
-                ax.plot([place] * 2, entry.interval, color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
-        (line,) = ax.plot(
-            x, values, marker, color=colour, markersize=size, mec="white", mew=0.6, zorder=3, clip_on=False
-        )
-        handles.append(line)
-    return handles

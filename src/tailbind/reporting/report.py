@@ -7,9 +7,12 @@ from typing import Any, Final
 
 import jinja2
 
+from tailbind.evaluation.criteria import MEASURED_ROWS, of_rows
 from tailbind.reporting.tables import (
     NOTHING,
     Table,
+    as_stated_tables,
+    baseline_figures,
     bin_table,
     binders_table,
     censored_table,
@@ -88,17 +91,6 @@ def run_report(
 ) -> Report:
     """Return the report of a trained run from its `metrics.json`."""
     test, criteria = metrics["test"], metrics["criteria"]
-    very_strong = test["bins"]["very_strong"]
-    tiles = [
-        ("RMSE", number(test["rmse"], 2), f"ridge {number(metrics['baselines']['ridge']['rmse'], 2)}"),
-        ("Spearman", number(test["spearman"], 2), f"ridge {number(metrics['baselines']['ridge']['spearman'], 2)}"),
-        (
-            "Very strong RMSE",
-            NOTHING if very_strong is None else number(very_strong["rmse"], 2),
-            "no test rows" if very_strong is None else f"n = {very_strong['n']:,}",
-        ),
-        ("Grade", criteria["word"], grade_words(criteria["grade"]) + _caveat(metrics)),
-    ]
     findings = [
         (
             entry["symptom"],
@@ -111,14 +103,15 @@ def run_report(
         title=title,
         subtitle=subtitle,
         headline=_headline(metrics),
-        tiles=tiles,
+        tiles=_tiles(metrics),
         tables=[
             overall_table(metrics),
             bin_table(metrics),
             *parts_table(metrics.get("parts")),
             leakage_table(metrics["leakage"]),
             *audit_table(metrics.get("audit")),
-            *censored_table(test, metrics["baselines"]["ridge"]),
+            *censored_table(test, metrics["baselines"]["ridge"], criteria["rows"]),
+            *as_stated_tables(metrics),
             *binders_table(test, metrics["baselines"]["ridge"]),
             labels_table(metrics["labels"], metrics.get("audit")),
             criteria_table(criteria),
@@ -130,6 +123,24 @@ def run_report(
         facts=facts,
         findings_title="Diagnosis" if metrics["epochs"] and "parts" not in metrics else "Diagnosis of the predictions",
     )
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what is seen first: figures of the rows that the run is judged by, and the grade."""
+    criteria = metrics["criteria"]
+    test, ridge = (of_rows(figures, criteria["rows"]) for figures in (metrics["test"], metrics["baselines"]["ridge"]))
+    which = "measured rows; " if criteria["rows"] == MEASURED_ROWS else ""
+    very_strong = test["bins"]["very_strong"]
+    return [
+        ("RMSE", number(test["rmse"], 2), f"{which}ridge {number(ridge['rmse'], 2)}"),
+        ("Spearman", number(test["spearman"], 2), f"{which}ridge {number(ridge['spearman'], 2)}"),
+        (
+            "Very strong RMSE",
+            NOTHING if very_strong is None else number(very_strong["rmse"], 2),
+            f"no {which and 'measured '}test rows" if very_strong is None else f"{which}n = {very_strong['n']:,}",
+        ),
+        ("Grade", criteria["word"], grade_words(criteria["grade"]) + _caveat(metrics)),
+    ]
 
 
 def grade_words(grade: str) -> str:
@@ -158,6 +169,13 @@ def parts_table(parts: Mapping[str, Mapping[str, Any]] | None) -> list[Table]:
     note = (
         f"The mean weight is over the rows that chose the weights; a row's own depend on what is predicted.{left_out}"
     )
+    refitted = {name: part["n_refitted"] for name, part in parts.items() if "n_refitted" in part}
+    if refitted:
+        counts = ", ".join(f"{name} from {n_rows:,}" for name, n_rows in refitted.items())
+        note += (
+            f" Once the weights were chosen, parts learned again from training and validation rows together: {counts}. "
+            "Figures of validation rows are from before."
+        )
     header = ("Part", "Model", "Mean weight", "Training rows", "Epochs", "Seconds")
     return [Table("What the blend consists of", header, rows, note)]
 
@@ -247,8 +265,9 @@ def _near_twins(leakage: Mapping[str, Any]) -> str:
 
 
 def _best_baseline(metrics: Mapping[str, Any]) -> tuple[str, float]:
-    """Return the trivial predictor with the lowest RMSE, in words, and that RMSE."""
-    errors = {name: entry["rmse"] for name, entry in metrics["baselines"].items() if entry is not None}
+    """Return the trivial predictor with the lowest RMSE on the rows that count, in words, and that RMSE."""
+    rows = metrics["criteria"]["rows"]
+    errors = {name: figures["rmse"] for name, figures in baseline_figures(metrics, rows).items()}
     best = min(errors, key=lambda name: errors[name])
     return best.replace("_", " "), errors[best]
 
@@ -256,32 +275,42 @@ def _best_baseline(metrics: Mapping[str, Any]) -> tuple[str, float]:
 def _caveat(metrics: Mapping[str, Any]) -> str:
     """Return what takes the shine off a grade: a trivial predictor that does better."""
     name, error = _best_baseline(metrics)
-    return (
-        f", but {name} is better" if metrics["test"]["rmse"] > error and metrics["criteria"]["grade"] != "none" else ""
-    )
+    test, grade = of_rows(metrics["test"], metrics["criteria"]["rows"]), metrics["criteria"]["grade"]
+    return f", but {name} is better" if test["rmse"] > error and grade != "none" else ""
 
 
 def _headline(metrics: Mapping[str, Any]) -> str:
     """Return the outcome in words: the grade, and whether the model beats the best trivial baseline."""
-    test = metrics["test"]
+    criteria = metrics["criteria"]
+    test = of_rows(metrics["test"], criteria["rows"])
     words, error = _best_baseline(metrics)
     relation = "beats" if test["rmse"] < error else "equals" if test["rmse"] == error else "does not beat"
+    measured, on = ("measured ", "") if criteria["rows"] == MEASURED_ROWS else ("", f" on {test['n']:,} test rows")
     sentence = (
-        f"Grade: {metrics['criteria']['word']}; the model {grade_words(metrics['criteria']['grade'])}. With an RMSE of "
-        f"{test['rmse']:.3f} on {test['n']:,} test rows it {relation} the best trivial predictor, {words} "
-        f"({error:.3f})."
+        f"Grade: {criteria['word']}; the model {grade_words(criteria['grade'])}. "
+        f"With an RMSE of {test['rmse']:.3f}{on} it {relation} the best trivial predictor, {words} ({error:.3f})."
     )
-    sentence += _near_twins(metrics["leakage"])
-    labels = metrics["labels"]
-    if (labels["taken_as_bounds"] or labels["left_out"]) and test["measured"]["n"]:
-        did = "left them out" if labels["left_out"] else "took them as bounds"
-        ridge = metrics["baselines"]["ridge"]["measured"]["rmse"]
-        sentence += (
-            f" This takes labels marked < or > as stated, the recipe {did}: on the "
-            f"{test['measured']['n']:,} measured rows its RMSE is {test['measured']['rmse']:.3f}, ridge's {ridge:.3f}."
-        )
+    sentence += rows_judged(metrics["test"], criteria) + _near_twins(metrics["leakage"])
     absent = [name.replace("_", " ") for name, entry in test["bins"].items() if entry is None]
-    return f"{sentence} No test rows are {' or '.join(absent)}." if absent else sentence
+    return f"{sentence} No {measured}test rows are {' or '.join(absent)}." if absent else sentence
+
+
+def rows_judged(test: Mapping[str, Any], criteria: Mapping[str, Any]) -> str:
+    """Return on which rows a run is judged, where that is not all of them, as a sentence to follow another.
+
+    Parameters
+    ----------
+    test : figures of the test rows, with `measured` and `censored`
+    criteria : as `grade` returns them
+    """
+    if criteria["rows"] != MEASURED_ROWS:
+        return ""
+    censored = test["censored"]
+    marked = f"the {censored['n']:,} marked < or > are bounds" if censored["n"] > 1 else "one marked < or > is a bound"
+    return (
+        f" Judged on the {test['measured']['n']:,} measured test rows; {marked}, on which the one-sided RMSE is "
+        f"{censored['one_sided_rmse']:.3f}."
+    )
 
 
 def _titled(title: str, lines: Sequence[str]) -> str:

@@ -4,27 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tailbind.evaluation.comparison import (
-    COMPARED_MARKED,
-    CONCORDANCE,
-    CONCORDANCE_ROWS,
-    MEASURED_RMSE,
-    MEASURED_SPEARMAN,
-    ONE_SIDED_RMSE,
-    Comparison,
-    Difference,
-)
-from tailbind.evaluation.criteria import LEVELS, lower_is_better, metric_label
+from tailbind.evaluation.criteria import ALL_ROWS, LEVELS, MEASURED_ROWS, lower_is_better, metric_label, of_rows
 from tailbind.evaluation.metrics import CLUSTERS, FEWEST_CLUSTERS, OVERALL, figure
 from tailbind.scale import BIN_NAMES, bin_label
 
 NOTHING: Final = "–"
-_LABELS_MARKED: Final[Mapping[str, str]] = {
-    MEASURED_RMSE: "RMSE, measured rows",
-    MEASURED_SPEARMAN: "Spearman, measured rows",
-    ONE_SIDED_RMSE: "One-sided RMSE, marked rows",
-    CONCORDANCE: "Concordance",
-}
+#: Over the figures of all test rows, overall and by bin, where a run is judged by its measured ones.
+AS_STATED: Final = ("All rows, floors counted as measured", "All rows by affinity bin, floors counted as measured")
 
 
 @dataclass(frozen=True)
@@ -123,11 +109,51 @@ def drawn(told: Mapping[str, Any]) -> str:
 
 
 def overall_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the model's overall figures with intervals, beside the trivial baselines on the same rows."""
-    test, baselines = metrics["test"], {k: v for k, v in metrics["baselines"].items() if v is not None}
+    """Return the model's overall figures with intervals, beside the trivial baselines on the same rows.
+
+    The rows are those that the run is judged by.
+    """
+    return _overall(metrics, "Overall", metrics["criteria"]["rows"])
+
+
+def bin_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the model's figures in each affinity bin, with intervals of the RMSE and the baselines' RMSE.
+
+    The rows are those that the run is judged by.
+    """
+    return _by_bin(metrics, "By affinity bin", metrics["criteria"]["rows"])
+
+
+def as_stated_tables(metrics: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Return both of all test rows, where a run is judged by its measured ones; no table where it is by all."""
+    if metrics["criteria"]["rows"] == ALL_ROWS:
+        return ()
+    return _overall(metrics, AS_STATED[0], ALL_ROWS), _by_bin(metrics, AS_STATED[1], ALL_ROWS)
+
+
+def baseline_figures(metrics: Mapping[str, Any], rows: str) -> dict[str, Mapping[str, Any]]:
+    """Return the trivial predictors' figures, of all test rows or of the measured ones; none for what there is not."""
+    return {name: of_rows(entry, rows) for name, entry in metrics["baselines"].items() if entry is not None}
+
+
+def _which_rows(metrics: Mapping[str, Any], rows: str) -> str:
+    """Return which test rows figures are of, and whether the grade goes by them, in words."""
+    measured, marked = metrics["test"]["measured"]["n"], metrics["test"]["censored"]["n"]
+    if rows == MEASURED_ROWS:
+        return f"n = {measured:,} measured test rows, which the grade goes by; {marked:,} marked < or > are left out"
+    if metrics["criteria"]["rows"] == MEASURED_ROWS:
+        return (
+            f"n = {metrics['test']['n']:,} test rows, {marked:,} of them marked < or > but held against the bound "
+            "itself, so that predicting below a floor is an error; the grade does not go by these figures"
+        )
+    return f"n = {metrics['test']['n']:,} test rows"
+
+
+def _overall(metrics: Mapping[str, Any], title: str, rows: str) -> Table:
+    test, baselines = of_rows(metrics["test"], rows), baseline_figures(metrics, rows)
     intervals = test.get("intervals") or {}
     names = {"training_mean": "Training mean", "source_mean": "Source mean", "ridge": "Ridge"}
-    rows = tuple(
+    lines = tuple(
         (
             metric_label(metric),
             number(figure(test, metric)),
@@ -137,22 +163,21 @@ def overall_table(metrics: Mapping[str, Any]) -> Table:
         for metric in OVERALL
     )
     header = ("Metric", "Model", "95 % interval", *(names[name] for name in baselines))
-    return Table("Overall", header, rows, f"n = {test['n']:,} test rows; intervals by bootstrap {drawn(intervals)}.")
+    note = f"{_which_rows(metrics, rows)}; intervals by bootstrap {drawn(intervals)}."
+    return Table(title, header, lines, note)
 
 
-def bin_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the model's figures in each affinity bin, with intervals of the RMSE and the baselines' RMSE."""
-    test = metrics["test"]
+def _by_bin(metrics: Mapping[str, Any], title: str, rows: str) -> Table:
+    test, baselines = of_rows(metrics["test"], rows), baseline_figures(metrics, rows)
     intervals = (test.get("intervals") or {}).get("bins") or {}
-    baselines = {k: v for k, v in metrics["baselines"].items() if v is not None}
     names = {"training_mean": "mean", "source_mean": "source", "ridge": "ridge"}
-    rows = []
+    lines = []
     for name in BIN_NAMES:
         entry = test["bins"][name]
         if entry is None:
-            rows.append((bin_label(name), "0", *[NOTHING] * (4 + len(baselines))))
+            lines.append((bin_label(name), "0", *[NOTHING] * (4 + len(baselines))))
             continue
-        rows.append(
+        lines.append(
             (
                 bin_label(name),
                 f"{entry['n']:,}",
@@ -164,16 +189,20 @@ def bin_table(metrics: Mapping[str, Any]) -> Table:
             )
         )
     header = ("Bin (pKd)", "n", "RMSE", "95 % interval", "MAE", "Bias", *(f"RMSE {names[b]}" for b in baselines))
-    return Table("By affinity bin", header, tuple(rows), "Bias is predicted minus measured.")
+    which = "Measured test rows alone. " if rows == MEASURED_ROWS else ""
+    return Table(title, header, tuple(lines), f"{which}Bias is predicted minus measured.")
 
 
-def censored_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
+def censored_table(
+    test: Mapping[str, Any], ridge: Mapping[str, Any] | None = None, rows: str = ALL_ROWS
+) -> tuple[Table, ...]:
     """Return the figures on measured and on censored rows apart, beside ridge regression's; no table without censored.
 
     Parameters
     ----------
     test : figures with `measured` and `censored`
     ridge : the same of ridge regression, where there are any
+    rows : which of them the grade goes by
     """
     censored = test["censored"]
     if not censored["n"]:
@@ -182,7 +211,7 @@ def censored_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = No
     measured = f"{test['measured']['n']:,} measured (=)"
     sides = [(censored["n_below"], "<"), (censored["n_above"], ">")]
     marked = f"{censored['n']:,} censored ({', '.join(sign for count, sign in sides if count)})"
-    rows = (
+    lines = (
         ("RMSE", *(number(figure(run["measured"], "rmse")) for run in runs), measured),
         ("Spearman", *(number(figure(run["measured"], "spearman")) for run in runs), measured),
         ("One-sided RMSE", *(number(run["censored"]["one_sided_rmse"]) for run in runs), marked),
@@ -195,11 +224,15 @@ def censored_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = No
     )
     note = (
         "One-sided: a prediction on the stated side of a bound is no error. Concordance: share of the pairs of known "
-        "order that are predicted in that order. The other tables take every label as stated, and charge a model for "
-        "predicting below a floor."
+        "order that are predicted in that order. "
+    )
+    note += (
+        "The grade goes by the measured rows."
+        if rows == MEASURED_ROWS
+        else "The other tables take every label as stated, and charge a model for predicting below a floor."
     )
     header = ("Metric", "Model", *(["Ridge"] if ridge is not None else []), "On")
-    return (Table("Measured and censored labels", header, rows, note),)
+    return (Table("Measured and censored labels", header, lines, note),)
 
 
 def binders_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
@@ -241,6 +274,7 @@ def binders_table(test: Mapping[str, Any], ridge: Mapping[str, Any] | None = Non
 
 def criteria_table(criteria: Mapping[str, Any]) -> Table:
     """Return the training notebook's success criteria and whether each is met."""
+    note = "Judged on the measured test rows." if criteria["rows"] == MEASURED_ROWS else ""
     rows = tuple(
         (
             f"{level.capitalize()}: {metric_label(entry['metric'])}",
@@ -251,7 +285,7 @@ def criteria_table(criteria: Mapping[str, Any]) -> Table:
         for level in LEVELS
         for entry in criteria["levels"][level]
     )
-    return Table("Success criteria", ("Criterion", "Threshold", "Model", "Met"), rows)
+    return Table("Success criteria", ("Criterion", "Threshold", "Model", "Met"), rows, note)
 
 
 def expected_table(criteria: Mapping[str, Any]) -> Table:
@@ -267,6 +301,8 @@ def expected_table(criteria: Mapping[str, Any]) -> Table:
         for entry in criteria["expected"]
     )
     note = "v1 and the expectation are from another table, whose rows are not public: a yardstick, not a contest."
+    if criteria["rows"] == MEASURED_ROWS:
+        note += " Model: on the measured test rows."
     return Table("Expected performance of v2", ("Metric", "v1 there", "v2 expected", "Model", "Reached"), rows, note)
 
 
@@ -275,79 +311,3 @@ def _verdict(entry: Mapping[str, Any]) -> str:
         return "not judged (no such test rows)"
     word = "yes" if entry["met"] else "no"
     return f"{word}, interval includes threshold" if entry["clear"] is False else word
-
-
-def comparison_table(comparison: Comparison) -> Table:
-    """Return the notebook's comparison: each metric, each run, and the change from the first run in percent."""
-    first, *others = comparison.names
-    header: list[str] = ["Metric", first]
-    for name in others:
-        header += [name, "Change", "Difference, 95 % interval", "Verdict"]
-    rows = []
-    for position, entry in enumerate(comparison.differences[0]):
-        cells = [_compared_label(entry.metric, comparison), number(entry.value)]
-        for of_run in comparison.differences[1:]:
-            other = of_run[position]
-            change = NOTHING if other.change_percent is None else f"{other.change_percent:+.1f} %".replace("-", "−")
-            interval = NOTHING if other.difference_interval is None else interval_text(other.difference_interval)
-            cells += [number(other.value), change, interval, verdict(other)]
-        rows.append(tuple(cells))
-    note = (
-        f"n = {comparison.n:,} test rows. Change and difference are from {first}; intervals by paired bootstrap "
-        f"{drawn(vars(comparison))}; a verdict in brackets is not clear: the interval includes 0, or the rows are too "
-        "few for one."
-    )
-    if comparison.n_marked:
-        note += " " + _marked_note(comparison)
-    return Table("Comparison: " + " vs ".join(comparison.names), tuple(header), tuple(rows), note)
-
-
-def verdict(difference: Difference) -> str:
-    """Return better or worse, in brackets where the interval of the difference includes 0."""
-    if difference.better is None:
-        return NOTHING if difference.value is None else "same"
-    word = "better" if difference.better else "worse"
-    return word if difference.clear else f"({word})"
-
-
-def _marked_note(comparison: Comparison) -> str:
-    """Return what a comparison does with labels marked < or >."""
-    resamples = (
-        f"its interval is from {comparison.concordance_resamples:,} resamples"
-        if comparison.concordance_resamples
-        else f"it has no interval where the rows are more than {CONCORDANCE_ROWS:,} or too few"
-    )
-    return (
-        f"As stated, floors count as measured: {comparison.n_marked:,} of the {comparison.n:,} rows are marked < or >. "
-        f"The last {len(COMPARED_MARKED)} metrics leave these out or take them as bounds. One-sided: a prediction on "
-        "the stated side of a bound is no error. Concordance: share of the pairs of known order that are predicted in "
-        f"that order; {resamples}."
-    )
-
-
-def _compared_label(metric: str, comparison: Comparison) -> str:
-    """Return a metric's name in a comparison, with its rows where they are not all."""
-    n = comparison.n_by_metric[metric]
-    label = _LABELS_MARKED.get(metric) or metric_label(metric)
-    return f"{label} (n = {n:,})" if "." in metric and metric != CONCORDANCE else label
-
-
-def numbers_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the comparison as records, one per run and metric, for CSV and JSON."""
-    return [
-        {
-            "run": name,
-            "metric": entry.metric,
-            "n": comparison.n_by_metric[entry.metric],
-            "value": entry.value,
-            "low": entry.interval[0] if entry.interval else None,
-            "high": entry.interval[1] if entry.interval else None,
-            "change_percent": entry.change_percent,
-            "difference": entry.difference,
-            "difference_low": entry.difference_interval[0] if entry.difference_interval else None,
-            "difference_high": entry.difference_interval[1] if entry.difference_interval else None,
-            "verdict": None if position == 0 else verdict(entry),
-        }
-        for position, (name, of_run) in enumerate(zip(comparison.names, comparison.differences, strict=True))
-        for entry in of_run
-    ]

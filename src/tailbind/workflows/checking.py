@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tailbind.errors import RunError, SequenceError, TableError
-from tailbind.reporting import audit_plots, plots
+from tailbind.reporting import audit_plots
+from tailbind.reporting.drawing import png
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import Table
 from tailbind.runtime import to_json, write_json, write_text, writing
@@ -251,19 +252,19 @@ def _pictures(result: Check) -> dict[str, bytes]:
     bins = bin_index(pkd)
     composition = {name: np.bincount(bins[rows], minlength=len(BIN_NAMES)).tolist() for name, rows in sources.items()}
     pictures = {
-        "Labels by source, with floors marked or suspected": plots.png(
+        "Labels by source, with floors marked or suspected": png(
             audit_plots.label_histograms({name: pkd[rows] for name, rows in sources.items()}, marks, flagged)
         ),
-        "Who makes each affinity bin": plots.png(audit_plots.bin_composition(composition)),
+        "Who makes each affinity bin": png(audit_plots.bin_composition(composition)),
     }
     if sizes := _family_sizes(table):
         chain, counts = sizes
-        pictures[f"Families of near-identical {chain} chains (90 %)"] = plots.png(
+        pictures[f"Families of near-identical {chain} chains (90 %)"] = png(
             audit_plots.family_sizes(counts, len(table))
         )
     nearest, sampled = _nearest(table)
     if nearest:
-        pictures["Identity to the nearest other row"] = plots.png(audit_plots.nearest_identity(nearest, sampled))
+        pictures["Identity to the nearest other row"] = png(audit_plots.nearest_identity(nearest, sampled))
     return pictures
 
 

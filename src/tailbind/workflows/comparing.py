@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from tailbind.errors import RunError
 from tailbind.evaluation.comparison import (
-    COMPARED_MARKED,
+    COMPARED,
     Comparison,
     Difference,
     compare_predictions,
     differing_rows,
 )
-from tailbind.reporting import plots
+from tailbind.evaluation.criteria import MEASURED_ROWS
+from tailbind.reporting.comparison_plot import comparison_chart
+from tailbind.reporting.comparison_tables import comparison_table, numbers_table
+from tailbind.reporting.drawing import png
 from tailbind.reporting.report import Report
-from tailbind.reporting.tables import Table, comparison_table, numbers_table
+from tailbind.reporting.tables import Table
 from tailbind.run_folder import open_finished_run
 from tailbind.runtime import cannot_write, write_text, writing
 from tailbind.table.schema import ABOVE, BELOW, MEASURED
@@ -59,6 +62,8 @@ def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Com
         why=why,
         relation=_relation(frames),
     )
+    if 0 < comparison.n_marked < comparison.n and any(_is_judged_by_measured(run) for run in runs):
+        comparison = replace(comparison, rows=MEASURED_ROWS)
     if folder is not None:
         _write(comparison, folder)
     return comparison
@@ -93,6 +98,12 @@ def _families(run: str | Path, row_ids: pl.Series) -> tuple[NDArray[np.intp] | N
     if families is not None or not folder.environment.exists():
         return families, f"{folder.path.name} does not say"
     return None, str(folder.read_json(folder.environment).get("families_unknown", f"{folder.path.name} does not say"))
+
+
+def _is_judged_by_measured(run: str | Path) -> bool:
+    """Return whether a run's own grade goes by its measured test rows."""
+    folder = open_finished_run(run)
+    return bool(folder.read_json(folder.metrics)["criteria"].get("rows") == MEASURED_ROWS)  # earlier runs say nothing
 
 
 def _check_same_rows(frames: dict[str, pl.DataFrame]) -> None:
@@ -138,7 +149,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     except OSError as error:
         raise cannot_write(folder, error) from error
     table = comparison_table(comparison)
-    picture = plots.png(plots.comparison_chart(comparison))
+    picture = png(comparison_chart(comparison))
     with writing(folder / "comparison.png") as handle:
         handle.write(picture)
     with writing(folder / "comparison.csv") as handle:
@@ -150,9 +161,13 @@ def _write(comparison: Comparison, folder: Path) -> None:
         subtitle=f"{len(comparison.names)} runs on the same {comparison.n:,} test rows",
         headline=headline(comparison),
         tables=_pairwise(comparison),
-        pictures={"RMSE by affinity bin, with 95 % intervals": picture},
+        pictures={f"RMSE by affinity bin{_of_measured(comparison)}, with 95 % intervals": picture},
     )
     write_text(folder / "comparison.html", page.html())
+
+
+def _of_measured(comparison: Comparison) -> str:
+    return ", of measured rows" if comparison.rows == MEASURED_ROWS else ""
 
 
 def _pairwise(comparison: Comparison) -> list[Table]:
@@ -180,7 +195,7 @@ def headline(comparison: Comparison) -> str:
     """
     sentences = []
     for name, of_run in zip(comparison.names[1:], comparison.differences[1:], strict=True):
-        as_stated = _tally([entry for entry in of_run if entry.metric not in COMPARED_MARKED])
+        as_stated = _tally([entry for entry in of_run if entry.metric in COMPARED])
         if not comparison.n_marked:
             better, worse, judged = as_stated
             sentences.append(
@@ -188,7 +203,7 @@ def headline(comparison: Comparison) -> str:
                 f"{judged} metrics with an interval."
             )
             continue
-        better, worse, judged = _tally([entry for entry in of_run if entry.metric in COMPARED_MARKED])
+        better, worse, judged = _tally([entry for entry in of_run if entry.metric not in COMPARED])
         sentences.append(
             f"{name} is clearly better than {comparison.names[0]} in {better} and clearly worse in {worse} of the "
             f"{judged} metrics with an interval that leave marked rows out or take them as bounds. As stated, with "

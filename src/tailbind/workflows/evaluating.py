@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tailbind.errors import RecipeError
-from tailbind.evaluation.criteria import grade, next_steps
+from tailbind.evaluation.criteria import MEASURED_ROWS, grade, next_steps
 from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
 from tailbind.models.baselines import Ridge
 from tailbind.models.contract import Predictive
 from tailbind.recipes import load_recipe
 from tailbind.reporting import plots
+from tailbind.reporting.drawing import png
 from tailbind.reporting.report import run_report
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_json, write_text, writing
@@ -27,8 +28,8 @@ from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import PROMISES, TEST, TRAIN, VALIDATION
 from tailbind.workflows.dividing import read_families
-from tailbind.workflows.plan import Plan, resolve
-from tailbind.workflows.scoring import baselines, describe_labels, describe_training, score
+from tailbind.workflows.plan import AS_MEASURED, Plan, resolve
+from tailbind.workflows.scoring import baselines, describe_labels, describe_training, judged_rows, score
 
 Rows = Mapping[str, NDArray[np.intp]]
 
@@ -46,6 +47,7 @@ class Fitted:
     sigma : noise of the labels, where the loss has one
     parts : of a blend, what is to be told of each part, by name: the kind of its model, and why it was left out, or
         its share, training rows and seconds and, of a network, its own epochs and the above
+    validation : (n_validation,) pKd of the validation rows, where the model itself has learned from them
     """
 
     model: Predictive
@@ -56,6 +58,11 @@ class Fitted:
     parameters: int = 0
     sigma: Mapping[str, Any] | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    validation: NDArray[np.float64] | None = None
+
+    def predict_validation(self, X: Features, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return (n_validation,) pKd of the validation rows, by what has not learned from them."""
+        return self.model.predict(X, rows) if self.validation is None else self.validation
 
     @property
     def epochs(self) -> int:
@@ -93,45 +100,70 @@ def write_results(
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate the best model on the test rows, once, and write everything a run folder ends with."""
-    model, sigma = fitted.model, fitted.sigma
-    predicted, sd = model.predict_with_sd(features, rows[TEST])
-    validation_predicted = model.predict(features, rows[VALIDATION])
-    pkd, relation = table.pkd, table.relation
-    validation = evaluate(pkd[rows[VALIDATION]], validation_predicted)
+    predicted, sd = fitted.model.predict_with_sd(features, rows[TEST])
     families = read_families(run, table.frame["row_id"].gather(rows[TEST].tolist()))
-    why = str(record.get("families_unknown", ""))
-    test = score(pkd[rows[TEST]], predicted, relation[rows[TEST]], clusters=families, why=why)
-    judged = _judged_rows(plan, table, rows)
-    with console.status("Fitting the predictors beside it …"):
-        ridge = Ridge.chosen(features, pkd, rows[TRAIN], rows[VALIDATION])
-    findings = diagnose(
-        {} if fitted.parts else fitted.history,  # the curves of a part are not the blend's
-        evaluate(pkd[judged], model.predict(features, judged)),
-        float(evaluate(pkd[judged], ridge.predict(features, judged))["rmse"]),
-        device=str(record["device"]),
-        settings=_settings(plan, fitted),
-        likelihood=None if sigma is None else _likelihood(plan, table, rows, sigma),
+    test = score(
+        table.pkd[rows[TEST]],
+        predicted,
+        table.relation[rows[TEST]],
+        clusters=families,
+        why=str(record.get("families_unknown", "")),
+        marked=plan.marked_labels,
     )
+    judged = judged_rows(test, plan.marked_labels)
+    if sd is not None:
+        test["member_sd"] = float(sd.mean())
+    with console.status("Fitting the predictors beside it …"):
+        ridge = Ridge.chosen(features, table.pkd, rows[TRAIN], rows[VALIDATION])
     metrics: dict[str, Any] = {
         "recipe": plan.name,
         **fitted.record(),
-        "train": describe_training(pkd[rows[TRAIN]]),
-        "validation": validation,
+        "train": describe_training(table.pkd[rows[TRAIN]]),
+        "validation": evaluate(table.pkd[rows[VALIDATION]], fitted.predict_validation(features, rows[VALIDATION])),
         "test": test,
         "baselines": baselines(table, features, rows, ridge),
         "leakage": leakage,
         "audit": audit,
         "labels": describe_labels(table, rows[TRAIN], plan.marked_labels),
-        "criteria": grade(test),
-        "diagnosis": [vars(finding) for finding in findings],
+        "criteria": grade(test, judged),
+        "diagnosis": _diagnosis(plan, table, features, rows, fitted, ridge, str(record["device"])),
+        **({} if fitted.sigma is None else {"sigma": fitted.sigma}),
     }
-    if sigma is not None:
-        metrics["sigma"] = sigma
-    if sd is not None:
-        metrics["test"]["member_sd"] = float(sd.mean())
     write_json(run.metrics, metrics)
     _write_predictions(run, table, rows[TEST], predicted, sd)
-    pictures = _pictures(plan, fitted, pkd[rows[TEST]], predicted, relation[rows[TEST]] != MEASURED)
+    pictures = _pictures(plan, fitted, table, rows[TEST], predicted, judged)
+    _write_report(plan, run, fitted, metrics, record, pictures, console)
+    return metrics
+
+
+def _diagnosis(
+    plan: Plan, table: AffinityTable, features: Features, rows: Rows, fitted: Fitted, ridge: Ridge, device: str
+) -> list[dict[str, Any]]:
+    """Return what is wrong with a training, as `metrics.json` has it."""
+    judged = _judged_rows(plan, table, rows)
+    predicted = fitted.predict_validation(features, rows[VALIDATION])[np.isin(rows[VALIDATION], judged)]
+    pkd, sigma = table.pkd, fitted.sigma
+    findings = diagnose(
+        {} if fitted.parts else fitted.history,  # the curves of a part are not the blend's
+        evaluate(pkd[judged], predicted),
+        float(evaluate(pkd[judged], ridge.predict(features, judged))["rmse"]),
+        device=device,
+        settings=_settings(plan, fitted),
+        likelihood=None if sigma is None else _likelihood(plan, table, rows, sigma),
+    )
+    return [vars(finding) for finding in findings]
+
+
+def _write_report(
+    plan: Plan,
+    run: RunFolder,
+    fitted: Fitted,
+    metrics: Mapping[str, Any],
+    record: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    console: Console,
+) -> None:
+    """Write pictures, text and page, and print what matters most of them."""
     curves = [run.training_curves] if fitted.epochs else []
     for file, picture in zip(
         (*curves, run.predictions_vs_targets, run.residuals_analysis), pictures.values(), strict=True
@@ -155,7 +187,6 @@ def write_results(
         remedy = f" Try {advice}" if advice else ""
         console.print(f"{symptom.capitalize()}: {evidence}{remedy}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Report: {run.report}", highlight=False, markup=False, soft_wrap=True)
-    return metrics
 
 
 def _settings(plan: Plan, fitted: Fitted) -> dict[str, Any]:
@@ -167,10 +198,10 @@ def _settings(plan: Plan, fitted: Fitted) -> dict[str, Any]:
 
 
 def _judged_rows(plan: Plan, table: AffinityTable, rows: Rows) -> NDArray[np.intp]:
-    """Return the validation rows to diagnose by: under a loss that takes bounds, only those that were measured."""
+    """Return the validation rows to diagnose by: only those measured, where marked ones are not taken as measured."""
     validation = rows[VALIDATION]
     measured = validation[table.relation[validation] == MEASURED]
-    return measured if plan.takes_bounds and len(measured) > 1 else validation
+    return measured if plan.marked_labels != AS_MEASURED and len(measured) > 1 else validation
 
 
 def _likelihood(plan: Plan, table: AffinityTable, rows: Rows, sigma: Mapping[str, Any]) -> Likelihood:
@@ -209,24 +240,28 @@ def _write_predictions(
 def _pictures(
     plan: Plan,
     fitted: Fitted,
-    true: NDArray[np.float64],
+    table: AffinityTable,
+    test: NDArray[np.intp],
     predicted: NDArray[np.float64],
-    censored: NDArray[np.bool_],
+    judged: str,
 ) -> dict[str, bytes]:
     """Return caption → PNG, in the order of the run folder's three files; no curves where there were no epochs."""
+    true, censored = table.pkd[test], table.relation[test] != MEASURED
     marked = censored if censored.any() else None
+    alone = judged == MEASURED_ROWS  # the distance to a bound is then no error
+    shown = ~censored if alone else np.ones(len(true), bool)
     curves = {}
     if fitted.epochs:
         figure = plots.training_curves(fitted.history, fitted.best_epoch, plan.name, fitted.networks())
         whose = f" of {', then '.join(name for name, _, _ in fitted.networks())}" if fitted.parts else ""
-        curves[f"Loss and learning rate by epoch{whose}"] = plots.png(figure)
+        curves[f"Loss and learning rate by epoch{whose}"] = png(figure)
     return {
         **curves,
-        "Predicted and measured pKd on the test rows": plots.png(
+        "Predicted and measured pKd on the test rows": png(
             plots.predictions_vs_targets(true, predicted, title=plan.name, censored=marked)
         ),
-        "Errors on the test rows": plots.png(
-            plots.residuals_analysis(true, predicted, title=plan.name, censored=marked)
+        f"Errors on the {'measured ' if alone else ''}test rows": png(
+            plots.residuals_analysis(true[shown], predicted[shown], title=plan.name, censored=None if alone else marked)
         ),
     }
 
@@ -239,7 +274,8 @@ def _steps(metrics: Mapping[str, Any], run: RunFolder, record: Mapping[str, Any]
     )
     data = " ".join(shlex.quote(path) for path in record["data"])
     folder, predictions = shlex.quote(str(run.path)), shlex.quote(str(run.test_predictions))
-    steps = next_steps(metrics["criteria"]["grade"], folder, data, recipe, unsplit, predictions)
+    name, rows = metrics["criteria"]["grade"], metrics["criteria"]["rows"]
+    steps = next_steps(name, folder, data, recipe, unsplit, predictions, rows)
     return [(what, command) for what, command in steps if _is_possible(command, record["recipe"])]
 
 

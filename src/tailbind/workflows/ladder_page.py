@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from tailbind.reporting import plots
+from tailbind.reporting.drawing import png
 from tailbind.reporting.ladder_plot import Scores, ladder_chart
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import NOTHING, Table, interval_text, number
@@ -198,7 +198,7 @@ def write_ladder(result: Ladder, folder: Path) -> None:
     for metric in METRICS:
         entries = [[_triple(result.step(rung, name), metric) for rung in result.rungs] for name in predictors]
         grids[metric] = Scores(*np.moveaxis(np.asarray(entries, dtype=np.float64), 2, 0))
-    picture = plots.png(ladder_chart(result.rungs, predictors, grids, _kept_apart(result)))
+    picture = png(ladder_chart(result.rungs, predictors, grids, _kept_apart(result)))
     with writing(folder / PICTURE) as handle:
         handle.write(picture)
     with writing(folder / TABLE) as handle:

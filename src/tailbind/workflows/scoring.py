@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailbind.evaluation.censoring import evaluate_censored
+from tailbind.evaluation.criteria import ALL_ROWS, MEASURED_ROWS
 from tailbind.evaluation.metrics import evaluate, intervals
 from tailbind.evaluation.retrieval import find_binders, retrieval_intervals
 from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
@@ -30,8 +31,11 @@ def score(
     *,
     clusters: NDArray[np.intp] | None = None,
     why: str = "",
+    marked: str = AS_MEASURED,
 ) -> dict[str, Any]:
     """Return every figure of predictions: as stated, with intervals; on measured rows alone; on censored rows.
+
+    Where the predictions are to be judged by their measured rows, these have intervals too.
 
     Parameters
     ----------
@@ -39,12 +43,40 @@ def score(
     relation : (n_samples,) "=", "<" or ">"
     clusters : (n_samples,) families of antibodies, which the intervals' bootstrap draws whole
     why : where they are unknown, why; kept beside the intervals
+    marked : what training did with labels marked < or >, see `Plan.marked_labels`
     """
-    of_rows = {**intervals(pkd, predicted, clusters=clusters), "why": "" if clusters is not None else why}
+
+    def drawn(rows: NDArray[np.bool_]) -> dict[str, Any]:
+        of_rows = None if clusters is None else clusters[rows]
+        return {**intervals(pkd[rows], predicted[rows], clusters=of_rows), "why": "" if clusters is not None else why}
+
     figures = _figures(pkd, predicted, relation)
+    if judged_rows(figures, marked) == MEASURED_ROWS:
+        figures["measured"]["intervals"] = drawn(relation == MEASURED)
     of_binders = retrieval_intervals(pkd, predicted, relation, clusters=clusters)
     retrieval = {name: {**entry, "intervals": of_binders[name]} for name, entry in figures["retrieval"].items()}
-    return {**figures, "retrieval": retrieval, "intervals": of_rows}
+    return {**figures, "retrieval": retrieval, "intervals": drawn(np.ones(len(pkd), bool))}
+
+
+def judged_rows(figures: Mapping[str, Any], marked: str) -> str:
+    """Return which rows a grade goes by: the measured ones, where marked labels were not learned as if measured.
+
+    A model that takes bounds as bounds rightly predicts below a floor; held against the floor itself, it would be
+    charged for that. Without a marked row, or with none but marked ones, it goes by all.
+
+    Parameters
+    ----------
+    figures : with `measured` and `censored`
+    marked : what training did with labels marked < or >, see `Plan.marked_labels`
+
+    Examples
+    --------
+    >>> figures = {"measured": {"n": 80}, "censored": {"n": 20}}
+    >>> judged_rows(figures, AS_BOUNDS), judged_rows(figures, AS_MEASURED)
+    ('measured', 'all')
+    """
+    both = figures["censored"]["n"] and figures["measured"]["n"]
+    return MEASURED_ROWS if both and marked != AS_MEASURED else ALL_ROWS
 
 
 def _figures(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation: NDArray[np.str_]) -> dict[str, Any]:

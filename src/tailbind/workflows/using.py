@@ -1,6 +1,6 @@
 """`tailbind predict` and `tailbind evaluate`: a finished run on other tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tailbind.errors import RunError, TableError
-from tailbind.evaluation.criteria import grade
+from tailbind.evaluation.criteria import MEASURED_ROWS, grade, metric_label, of_rows
+from tailbind.evaluation.metrics import OVERALL, figure
 from tailbind.predictor import load
+from tailbind.recipes import stated_recipe
 from tailbind.reporting import plots
-from tailbind.reporting.report import Report
-from tailbind.reporting.tables import Table, binders_table, censored_table, criteria_table, drawn, interval_text, number
+from tailbind.reporting.drawing import png
+from tailbind.reporting.report import Report, rows_judged
+from tailbind.reporting.tables import (
+    AS_STATED,
+    Table,
+    binders_table,
+    censored_table,
+    criteria_table,
+    drawn,
+    interval_text,
+    number,
+)
 from tailbind.run_folder import open_run
 from tailbind.runtime import computing_on, file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.grouping import find_families
 from tailbind.table.schema import MEASURED, AffinityTable
+from tailbind.workflows.plan import resolve
 from tailbind.workflows.progress import default_console, working
-from tailbind.workflows.scoring import score
+from tailbind.workflows.scoring import judged_rows, score
 
 SEEN = " The run was trained on rows of this very table: these figures say nothing about new ones."
 FORMATS = (".csv", ".parquet")
@@ -110,7 +123,10 @@ def evaluate(
         n_unseen = _tell_unseen(table.frame["row_id"], unseen, notify)
     families = find_families(table.frame)
     clusters = None if families.index is None else families.index[known]
-    figures = score(table.pkd[known], predicted[known], table.relation[known], clusters=clusters, why=families.why)
+    marked = resolve(stated_recipe(predictor.checkpoint.recipe)).marked_labels
+    figures = score(
+        table.pkd[known], predicted[known], table.relation[known], clusters=clusters, why=families.why, marked=marked
+    )
     result = {
         "run": str(run),
         "data": list(table.report.files),
@@ -118,7 +134,7 @@ def evaluate(
         "n_unseen": n_unseen,
         "trained_on_this_table": _trained_on(Path(run), data),
         "test": figures,
-        "criteria": grade(figures),
+        "criteria": grade(figures, judged_rows(figures, marked)),
     }
     if folder is not None:
         _write_evaluation(folder, result, table.take(known), predicted[known])
@@ -133,9 +149,13 @@ def _write_evaluation(
     report = evaluation_report(result)
     true, relation = table.pkd, table.relation
     marked = relation != MEASURED if (relation != MEASURED).any() else None
+    alone = result["criteria"]["rows"] == MEASURED_ROWS  # the distance to a bound is then no error
+    shown = relation == MEASURED if alone else np.ones(len(true), bool)
     pictures = {
-        "Predicted and measured pKd": plots.png(plots.predictions_vs_targets(true, predicted, censored=marked)),
-        "Errors": plots.png(plots.residuals_analysis(true, predicted, censored=marked)),
+        "Predicted and measured pKd": png(plots.predictions_vs_targets(true, predicted, censored=marked)),
+        f"Errors{' on measured rows' if alone else ''}": png(
+            plots.residuals_analysis(true[shown], predicted[shown], censored=None if alone else marked)
+        ),
     }
     frame = pl.DataFrame(
         {
@@ -156,35 +176,23 @@ def _write_evaluation(
 
 def evaluation_report(result: dict[str, Any]) -> Report:
     """Return the report of a run on another table."""
-    figures, n_unseen = result["test"], result["n_unseen"]
-    intervals = figures["intervals"]
-    overall = tuple(
-        (label, number(figures[name]), interval_text(intervals.get(name)))
-        for name, label in (
-            ("rmse", "RMSE"),
-            ("mae", "MAE"),
-            ("spearman", "Spearman"),
-            ("pearson", "Pearson"),
-            ("r2", "R²"),
-        )
-    )
-    bins = tuple(
-        (bin_label(name), f"{entry['n']:,}", number(entry["rmse"]), number(entry["mae"]), number(entry["bias"]))
-        if (entry := figures["bins"][name])
-        else (bin_label(name), "0", "–", "–", "–")
-        for name in BIN_NAMES
-    )
+    figures, n_unseen, rows = result["test"], result["n_unseen"], result["criteria"]["rows"]
+    judged, measured = figures, ""
+    tables, as_stated = _tables(figures, "Overall", "By affinity bin"), []
+    if rows == MEASURED_ROWS:
+        judged, measured = of_rows(figures, rows), "measured "
+        tables = _tables(judged, "Overall, measured rows", "By affinity bin, measured rows")
+        as_stated = _tables(figures, *AS_STATED)
     return Report(
         title=f"tailbind · {Path(result['run']).name} on {', '.join(result['data'])}",
         subtitle="A trained run on another measured table",
-        headline=f"RMSE {figures['rmse']:.3f} on {figures['n']:,} rows; grade {result['criteria']['word']}."
+        headline=f"RMSE {judged['rmse']:.3f} on {judged['n']:,} {measured}rows; grade {result['criteria']['word']}."
+        + rows_judged(figures, result["criteria"])
         + (SEEN if result["trained_on_this_table"] else ""),
         tables=[
-            Table(
-                "Overall", ("Metric", "Value", "95 % interval"), overall, f"Intervals by bootstrap {drawn(intervals)}."
-            ),
-            Table("By affinity bin", ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
-            *censored_table(figures),
+            *tables,
+            *censored_table(figures, rows=rows),
+            *as_stated,
             *binders_table(figures),
             criteria_table(result["criteria"]),
         ],
@@ -193,6 +201,24 @@ def evaluation_report(result: dict[str, Any]) -> Report:
             *([("Rows with something training never saw", f"{n_unseen:,}")] if n_unseen is not None else []),
         ],
     )
+
+
+def _tables(figures: Mapping[str, Any], overall: str, by_bin: str) -> list[Table]:
+    """Return figures of some rows, overall and by affinity bin, under the titles given."""
+    intervals = figures["intervals"]
+    metrics = tuple(
+        (metric_label(name), number(figure(figures, name)), interval_text(intervals.get(name))) for name in OVERALL
+    )
+    bins = tuple(
+        (bin_label(name), f"{entry['n']:,}", number(entry["rmse"]), number(entry["mae"]), number(entry["bias"]))
+        if (entry := figures["bins"][name])
+        else (bin_label(name), "0", "–", "–", "–")
+        for name in BIN_NAMES
+    )
+    return [
+        Table(overall, ("Metric", "Value", "95 % interval"), metrics, f"Intervals by bootstrap {drawn(intervals)}."),
+        Table(by_bin, ("Bin (pKd)", "n", "RMSE", "MAE", "Bias"), bins),
+    ]
 
 
 def _tell_unseen(row_ids: pl.Series, unseen: pl.Series, notify: Callable[[str], None], more: str = "") -> int:
