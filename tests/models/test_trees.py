@@ -1,3 +1,4 @@
+import builtins
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 
 from tailbind.checkpoint import load_state, save_state
-from tailbind.errors import FeatureError, RecipeError
+from tailbind.errors import FeatureError, RecipeError, TailbindError
 from tailbind.models.contract import ClosedForm, Predictive, Problem
 from tailbind.models.trees import BoostedTrees, Trees, _OneSided
 from tailbind.options import read_options
@@ -226,3 +227,22 @@ def test_options_out_of_range_are_refused() -> None:
         read_options(Trees, {"objective": "tobit"}, "model")
     with pytest.raises(RecipeError, match=r"model\.max_bin must be at least 2 and at most 255; got 1000"):
         read_options(Trees, {"max_bin": 1000}, "model")
+
+
+def test_a_library_that_lightgbm_needs_and_does_not_find_is_one_line(
+    grown: BoostedTrees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, honest = grown.state(), builtins.__import__
+
+    def without_openmp(name: str, *arguments: object, **options: object) -> object:
+        if name == "lightgbm":
+            raise OSError("libgomp.so.1: cannot open shared object file: No such file or directory")
+        return honest(name, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without_openmp)
+    for attempt in (lambda: FEW.fit(problem()), lambda: BoostedTrees.from_state(state)):
+        with pytest.raises(
+            TailbindError, match=r"must find OpenMP.*; loading it failed: libgomp\.so\.1: .* libgomp1 on"
+        ) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)

@@ -207,8 +207,20 @@ def test_a_part_that_cannot_be_written_so_is_told(override: str, message: str) -
         (['parts.network.blocks=["colums"]'], r"parts\.network\.blocks must name .*'colums': did you mean 'columns'"),
         (["parts.network.fewest_rows=-1"], r"parts\.network\.fewest_rows must be at least 0; got -1"),
         (["parts.network.largest_family=x"], r"parts\.network\.largest_family must be a whole number; got 'x'"),
-        (["training.epochs=3"], r"training\.epochs belongs to the parts of a blend.* --set parts\.NAME\.training\.ep"),
-        (["loss.kind=mse"], r"loss belongs to the parts of a blend.* --set parts\.NAME\.loss\.kind=…"),
+        (
+            ["training.epochs=3"],
+            r"training\.epochs belongs to the parts.* network, which has it, .* parts\.network\.training\.epochs=…",
+        ),
+        (["loss.kind=mse"], r"loss belongs to the parts of a blend.* --set parts\.network\.loss\.kind=…"),
+        (
+            ["training.epochs=3", "parts.second.recipe=v1"],
+            r"Say it of one that has it \(network, second\), as in --set parts\.network\.training\.epochs=…",
+        ),
+        (["training.epochs=3", "parts.network=false"], r"None of its parts learns in epochs; leave it out"),
+        (
+            ["loss.kind=mse", "parts.network=false"],
+            r"one that has it \(linear, mean\), as in --set parts\.linear\.loss",
+        ),
         (["optimizer.lr=1"], r"optimizer belongs to the parts of a blend"),
         (["model.folds=2"], r"model\.folds must be at least 3 and at most 100; got 2"),
         (["model.kind=ridge"], r"Recipe mine must have parts, .* and only there; it has 3 and model\.kind = 'ridge'"),

@@ -175,7 +175,72 @@ def test_few_training_rows_choose_out_of_fold_beside_the_validation_rows(
             assert not np.intersect1d(train, fold).size
             np.testing.assert_array_equal(np.sort([*train, *fold]), rows["train"])
     assert not np.intersect1d(np.concatenate([p.train for _, p in spy.fitted]), rows["test"]).size
-    assert spy.chosen == [len(rows["val"]) + len(rows["train"])]
+    n = len(rows["val"]) + len(rows["train"])
+    assert spy.chosen == [n, *(n - len(fold) for _, fold in spy.predicted)]  # then, for trust, without each in turn
+
+
+def test_caution_draws_predictions_to_the_mean_label(folder: Path, table: AffinityTable) -> None:
+    said: list[str] = []
+    bold, cautious = (learned(plan_of(folder, f"model.caution={caution}"), table, said) for caution in (0, 10))
+    assert isinstance(bold.model, Blended)
+    assert isinstance(cautious.model, Blended)
+    assert bold.model.trust == 1
+    assert cautious.model.trust < 1
+    mean = table.pkd[part_rows(plan_of(folder).split(table.frame))["train"]].mean()
+    share = 100 * (1 - cautious.model.trust)
+    assert f"Predictions are drawn {share:.0f} % of the way to the mean label, {mean:.2f}." in said
+    assert f"drawn {share:.0f} % of the way to the mean" in cautious.model.describe()
+    assert "drawn" not in bold.model.describe()
+    np.testing.assert_allclose(
+        cautious.predict(table) - mean, cautious.model.trust * (bold.predict(table) - mean), atol=1e-9
+    )
+    again = Blended.from_state(cautious.model.state())
+    np.testing.assert_array_equal(again.predict(cautious.features), cautious.model.predict(cautious.features))
+
+
+REFIT = ("model.refit=true", "parts.near.recipe=nearest-neighbour")
+
+
+def test_parts_that_choose_nothing_by_validation_rows_learn_from_them_in_the_end(
+    folder: Path, table: AffinityTable, spy: Spy
+) -> None:
+    rows = part_rows(plan_of(folder).split(table.frame))
+    both = np.sort([*rows["train"], *rows["val"]])
+    said: list[str] = []
+    result = learned(plan_of(folder, *REFIT), table, said)
+    assert "Fitted once more to training and validation rows together: mean, near." in said
+    assert isinstance(result.model, Blended)
+    assert list(result.model.parts) == ["network", "linear", "mean", "near"]  # a ridge chooses its penalty by them
+    last = dict(spy.fitted[-2:])
+    assert sorted(last) == ["mean", "near"]
+    for problem in last.values():
+        np.testing.assert_array_equal(problem.train, both)
+    assert result.model.parts["mean"].model.predict(result.features, rows["test"])[0] == pytest.approx(
+        table.pkd[both].mean()
+    )
+    assert not np.intersect1d(np.concatenate([problem.train for _, problem in spy.fitted]), rows["test"]).size
+    spy.fitted.clear()
+    learned(plan_of(folder, *REFIT, "model.folds_up_to=10"), table)
+    assert [name for name, _ in spy.fitted] == ["network", "linear", "mean", "near"]
+
+
+def test_figures_of_validation_rows_are_from_before_they_were_learned_from(folder: Path, tmp_path: Path) -> None:
+    data, metrics = folder / "small.csv", {}
+    only = ("parts.network=false", "parts.linear=false", *REFIT[1:])
+    for refit in ("false", "true"):
+        out = tmp_path / refit
+        changes = [*only, f"model.refit={refit}"]
+        tailbind.train(data, recipe=str(folder / "columns.toml"), out=out, overrides=changes, device="cpu")
+        metrics[refit] = json.loads((out / "metrics.json").read_text())
+    assert metrics["true"]["validation"] == metrics["false"]["validation"]
+    assert metrics["true"]["test"]["rmse"] != metrics["false"]["test"]["rmse"]
+    n = metrics["true"]["train"]["n"] + metrics["true"]["validation"]["n"]
+    assert [part["n_refitted"] for part in metrics["true"]["parts"].values()] == [n, n]
+    assert not any("n_refitted" in part for part in metrics["false"]["parts"].values())
+    shown = (tmp_path / "true" / "evaluation_results_columns.txt").read_text()
+    assert f"parts learned again from training and validation rows together: mean from {n}, near from {n}." in shown
+    leaked = {name: entry["leakage"]["heavy"]["median_identity"] for name, entry in metrics.items()}
+    assert leaked["true"] >= leaked["false"]
 
 
 def test_many_training_rows_leave_it_to_the_validation_rows(folder: Path, table: AffinityTable, spy: Spy) -> None:
@@ -255,6 +320,22 @@ def test_a_part_with_too_few_rows_is_left_out_and_told(folder: Path, table: Affi
     assert not (run.path / "training_curves_columns.png").exists()
     text = (run.path / "evaluation_results_columns.txt").read_text()
     assert "network is left out: it must have 5,000 training rows at least; there are 208." in text
+
+
+def test_v3_on_few_rows_of_one_antigen(table: AffinityTable) -> None:
+    antigens = table.frame["antigen"]
+    one = table.take((antigens == antigens.mode()[0]).to_numpy())
+    numberless = ("features.sites.numbering=false", "features.descriptors.numbering=false", "split.kind=random")
+    result = learned(resolve(load_recipe("v3", numberless)), one)
+    assert isinstance(result.model, Blended)
+    assert list(result.model.parts) == ["few", "antigens", "mean"]
+    rows = np.arange(len(one))
+    of_parts = {name: part.model.predict(part.view(result.features), rows) for name, part in result.model.parts.items()}
+    assert np.ptp(of_parts["antigens"]) < 1e-6  # one antigen tells nothing: its part is the mean of its rows
+    assert of_parts["antigens"][0] == pytest.approx(of_parts["mean"][0], abs=1e-4)
+    assert np.std(of_parts["few"]) > 0.1
+    predicted = result.predict(one)
+    assert np.corrcoef(predicted, one.pkd)[0, 1] > 0.5
 
 
 @pytest.mark.parametrize(("most", "left_out"), [(207, True), (208, False)])

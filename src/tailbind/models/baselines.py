@@ -33,6 +33,7 @@ class TrainingMeanOptions:
 
     losses: ClassVar[frozenset[str]] = MSE
     takes_weights: ClassVar[bool] = False
+    uses_validation: ClassVar[bool] = False
     takes_bounds: ClassVar[bool] = False
 
     def fit(self, problem: Problem) -> "TrainingMean":
@@ -115,6 +116,7 @@ class SourceMeanOptions:
 
     losses: ClassVar[frozenset[str]] = MSE
     takes_weights: ClassVar[bool] = False
+    uses_validation: ClassVar[bool] = False
     takes_bounds: ClassVar[bool] = False
 
     def fit(self, problem: Problem) -> "PatternMean":
@@ -193,6 +195,7 @@ class NearestNeighbourOptions:
 
     losses: ClassVar[frozenset[str]] = MSE
     takes_weights: ClassVar[bool] = False
+    uses_validation: ClassVar[bool] = False
     takes_bounds: ClassVar[bool] = False
 
     k: int = bounded(1, low=1, high=1000)
@@ -283,6 +286,7 @@ class RidgeOptions:
 
     losses: ClassVar[frozenset[str]] = MSE
     takes_weights: ClassVar[bool] = True
+    uses_validation: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = False
 
     alphas: tuple[float, ...] = bounded(ALPHAS, above=0)

@@ -47,12 +47,18 @@ class Blend:
     folds : where training rows are few, they are dealt into so many folds as the recipe's split deals them, and every
         part predicts each fold from the others; these predictions choose the weights beside the validation rows'
     folds_up_to : training rows up to which they are; with more, the validation rows alone choose
+    refit : where there are folds, the parts that choose nothing by validation rows learn once more when the weights
+        are chosen, from training and validation rows together
+    caution : where there are folds, predictions are drawn to the mean label as far as makes the folds' errors greater
+        by no more than so many standard errors, see `models.trust`; 0 for not at all
     """
 
     tail_share: float = bounded(0.5, low=0, high=1)
     stiffness: float = bounded(10.0, low=0)
     folds: int = bounded(5, low=3, high=100)
     folds_up_to: int = bounded(5_000, low=0)
+    refit: bool = False
+    caution: float = bounded(1.0, low=0, high=10)
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> "Blended":
@@ -81,6 +87,10 @@ class Opinions:
     def joined(cls, pieces: Sequence["Opinions"]) -> Self:
         """Return the opinions of several pieces of rows as one."""
         return cls(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in vars(pieces[0])))
+
+    def take(self, rows: Rows) -> Self:
+        """Return those about some of the rows."""
+        return replace(self, **{name: values[rows] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,11 @@ class Gate:
         silent = torch.from_numpy(~opinions.speaks)
         found = _weights(torch.from_numpy(_inputs(opinions)), torch.from_numpy(self.coefficients), silent)
         result: FloatArray = found.numpy()
+        return result
+
+    def predict(self, opinions: Opinions) -> FloatArray:
+        """Return (n_samples,) the weighted mean of what the models predict."""
+        result: FloatArray = (self.weights(opinions) * opinions.predictions).sum(axis=1)
         return result
 
 
@@ -259,12 +274,16 @@ class Blended:
     gate : their weights
     families : sizes of the families in training
     shares : by name, the mean weight of each part over the rows that chose the weights
+    mean : of the training labels, pKd
+    trust : share of the way from `mean` to what the parts say that a prediction goes, see `models.trust`
     """
 
     parts: Mapping[str, BlendPart]
     gate: Gate
     families: FamilySizes = field(repr=False)
     shares: Mapping[str, float]
+    mean: float = 0.0
+    trust: float = 1.0
 
     def predict(self, X: Inputs, rows: Rows | None = None) -> FloatArray:
         """Return (n_samples,) predicted pKd."""
@@ -278,14 +297,15 @@ class Blended:
         mean = (weights * opinions.predictions).sum(axis=1)
         apart = np.square(opinions.predictions - mean[:, None])
         spread = (weights * (apart + opinions.variances)).sum(axis=1)
-        return mean, np.sqrt(spread)
+        return self.mean + self.trust * (mean - self.mean), np.sqrt(spread)
 
     def describe(self) -> str:
         """Return its parts in words, and how much each counts on average."""
         listing = "; ".join(
             f"{name} {100 * self.shares[name]:.0f} % ({part.model.describe()})" for name, part in self.parts.items()
         )
-        return f"blend of {len(self.parts)}: {listing}"
+        drawn = f", drawn {100 * (1 - self.trust):.0f} % of the way to the mean" if self.trust < 1 else ""
+        return f"blend of {len(self.parts)}{drawn}: {listing}"
 
     def to(self, device: torch.device) -> Self:
         """Return the blend with every part on a device."""
@@ -299,6 +319,8 @@ class Blended:
             "gate": self.gate.coefficients,
             "families": {"sizes": dict(self.families.sizes), "columns": self.families.columns},
             "shares": dict(self.shares),
+            "mean": self.mean,
+            "trust": self.trust,
         }
 
     @classmethod
@@ -309,7 +331,8 @@ class Blended:
             for name, entry in state["parts"].items()
         }
         families = FamilySizes(dict(state["families"]["sizes"]), np.asarray(state["families"]["columns"], np.intp))
-        return cls(parts, Gate(np.asarray(state["gate"])), families, dict(state["shares"]))
+        gate, shares = Gate(np.asarray(state["gate"])), dict(state["shares"])
+        return cls(parts, gate, families, shares, float(state["mean"]), float(state["trust"]))
 
 
 def predict_parts(parts: Mapping[str, BlendPart], families: FamilySizes, X: Features, rows: Rows) -> Opinions:

@@ -103,10 +103,12 @@ class ClosedForm(Protocol):
     losses : names of the losses that it can learn by; squared error, "mse", where a recipe names none
     takes_weights : whether it honours `Problem.weight`
     takes_bounds : whether a label marked < or > is taken as a bound, or fitted as if measured
+    uses_validation : whether validation rows choose anything, such as a penalty
     """
 
     losses: ClassVar[frozenset[str]]
     takes_weights: ClassVar[bool]
+    uses_validation: ClassVar[bool]
 
     @property
     def takes_bounds(self) -> bool:

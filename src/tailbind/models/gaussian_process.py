@@ -59,6 +59,7 @@ class GaussianProcess:
 
     losses: ClassVar[frozenset[str]] = frozenset({"mse"})
     takes_weights: ClassVar[bool] = True
+    uses_validation: ClassVar[bool] = False
 
     max_rows: int = bounded(3_000, low=10, high=20_000)
     choice: str = one_of("families", CHOICES)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tailbind.errors import FeatureError
+from tailbind.errors import FeatureError, TailbindError
 from tailbind.models.contract import FloatArray, Inputs, Problem, Rows, all_rows, as_features, chunks, mean_and_sd
 from tailbind.options import bounded, one_of, read_options
 from tailbind.table.features import Features
@@ -54,6 +54,7 @@ class Trees:
 
     losses: ClassVar[frozenset[str]] = frozenset({"mse"})
     takes_weights: ClassVar[bool] = True
+    uses_validation: ClassVar[bool] = True
 
     n_trees: int = bounded(1_000, low=1, high=100_000)
     learning_rate: float = bounded(0.1, above=0, high=1)
@@ -78,6 +79,7 @@ class Trees:
 
         The same seed gives the same trees, however many threads there are.
         """
+        _check_lightgbm()
         import lightgbm as lgb
 
         features = as_features(problem.X)
@@ -235,6 +237,7 @@ class BoostedTrees:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Return the trees that `state` was taken from."""
+        _check_lightgbm()
         import lightgbm as lgb
 
         return cls(
@@ -315,6 +318,19 @@ def _block(features: Features, rows: Rows, columns: NDArray[np.intp]) -> NDArray
     if features.sparse is None:
         return features.dense[rows]
     return np.hstack([features.dense[rows], features.sparse[rows][:, columns].toarray()])
+
+
+def _check_lightgbm() -> None:
+    """Refuse to go on where LightGBM cannot be loaded: pip brings it without OpenMP's library, which it needs."""
+    try:
+        import lightgbm  # noqa: F401
+    except OSError as error:
+        raise TailbindError(
+            "LightGBM must find OpenMP's library, libgomp or on macOS libomp; loading it failed: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]}. "
+            "Install it: apt-get install libgomp1 on Debian and Ubuntu, dnf install libgomp on Fedora, brew install "
+            "libomp on macOS."
+        ) from error
 
 
 def _threads() -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tailbind.errors import SplitError, TrainingError
 from tailbind.models.blend import Blend, Blended, BlendPart, FamilySizes, Gate, Opinions, predict_parts
 from tailbind.models.contract import Predictive, Problem, as_features
+from tailbind.models.trust import find_trust
 from tailbind.runtime import progress
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
@@ -52,6 +53,22 @@ class FittedParts:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """A blend, and what it says of the validation rows.
+
+    Attributes
+    ----------
+    model : the blend
+    validation : (n_validation,) pKd, by parts that have not learned from these rows; those of the model itself may have
+    refitted : of each part that learned once more, by name, from how many rows, validation rows among them
+    """
+
+    model: Blended
+    validation: NDArray[np.float64]
+    refitted: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class _Rows:
     """What a part may learn from and choose by, and why it is left out; "" where it is not."""
 
@@ -64,7 +81,7 @@ def fit_blend(
     plan: Plan, problem: Problem, inputs: Computed, table: AffinityTable, device: torch.device, fit: FitPart
 ) -> Blended:
     """Return a blend: its parts fitted to the training rows, its weights chosen on rows they have not learned from."""
-    return put_together(plan, problem, inputs, table, device, fit_parts(plan, problem, inputs, fit))
+    return put_together(plan, problem, inputs, table, device, fit_parts(plan, problem, inputs, fit)).model
 
 
 def fit_parts(plan: Plan, problem: Problem, inputs: Computed, fit: FitPart) -> FittedParts:
@@ -95,11 +112,11 @@ def fit_parts(plan: Plan, problem: Problem, inputs: Computed, fit: FitPart) -> F
 
 def put_together(
     plan: Plan, problem: Problem, inputs: Computed, table: AffinityTable, device: torch.device, fitted: FittedParts
-) -> Blended:
+) -> Combined:
     """Return the blend of parts that have learned, its weights chosen on rows that they have not learned from.
 
     These are the validation rows and, where training rows are few, each training row as predicted by parts that were
-    fitted without it.
+    fitted without it. Then, where the plan refits, parts learn from all of these rows.
 
     Parameters
     ----------
@@ -110,19 +127,48 @@ def put_together(
     if len(problem.train) <= options.folds_up_to and len(fitted.parts) > 1:
         predicted += _out_of_fold(plan, problem, inputs, table, fitted, device)
     rows = np.concatenate([rows for rows, _ in predicted])
-    opinions = Opinions.joined([said for _, said in predicted])
-    gate = Gate.fit(
-        opinions,
-        problem.y[rows],
-        sides(problem.relation[rows]),
-        tail_share=options.tail_share,
-        stiffness=options.stiffness,
-    )
-    mean = gate.weights(opinions).mean(axis=0).tolist()
-    shares = dict(zip(fitted.parts, mean, strict=True))
+    fold = np.repeat(np.arange(len(predicted)), [len(rows) for rows, _ in predicted])
+    opinions, y, side = Opinions.joined([said for _, said in predicted]), problem.y[rows], sides(problem.relation[rows])
+    gate = Gate.fit(opinions, y, side, tail_share=options.tail_share, stiffness=options.stiffness)
+    shares = dict(zip(fitted.parts, gate.weights(opinions).mean(axis=0).tolist(), strict=True))
     listing = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
     problem.notify(f"Blend: {listing}, on average over the {len(rows):,} rows that chose the weights.")
-    return Blended(fitted.parts, gate, fitted.families, shares).to(device)
+    mean = float(problem.y[problem.train].mean())
+    trust = find_trust(options, opinions, y, side, fold, mean)
+    if trust < 1:
+        problem.notify(f"Predictions are drawn {100 * (1 - trust):.0f} % of the way to the mean label, {mean:.2f}.")
+    model = Blended(fitted.parts, gate, fitted.families, shares, mean, trust)
+    refitted: dict[str, int] = {}
+    if plan.refits(len(problem.train)):
+        model, refitted = _refitted(plan, problem, inputs, model, device)
+    return Combined(model.to(device), mean + trust * (gate.predict(predicted[0][1]) - mean), refitted)
+
+
+def _refitted(
+    plan: Plan, problem: Problem, inputs: Computed, model: Blended, device: torch.device
+) -> tuple[Blended, dict[str, int]]:
+    """Return a blend whose parts, where validation rows choose nothing of them, learned from these rows too; and which.
+
+    Of each of these by name, from how many rows.
+    """
+    train = np.sort(np.concatenate([problem.train, problem.validation]))
+    both = replace(problem, train=train, notify=lambda _: None)
+    families = FamilySizes.fit(problem.X, train)
+    rows = {
+        name: _Rows(_in_scope(part, both, families, train), problem.validation, "")
+        for name, part in plan.parts.items()
+        if name in model.parts and part.plan.is_closed_form and not part.plan.model.uses_validation
+    }
+
+    def fit(name: str, own: Plan, posed: Problem, computed: NDArray[np.bool_]) -> Predictive:
+        return fit_one(own, posed, computed, device=device)
+
+    with progress("Fitting once more, validation rows included"):
+        found = _fitted(plan, both, inputs, families, rows, fit)
+    refitted = {name: len(own.train) for name, own in rows.items()}
+    if refitted:
+        problem.notify(f"Fitted once more to training and validation rows together: {', '.join(refitted)}.")
+    return replace(model, parts={**model.parts, **found.parts}, families=families), refitted
 
 
 def _out_of_fold(

@@ -14,7 +14,7 @@ from tailbind.models.contract import check_residues
 from tailbind.runtime import computing_on
 from tailbind.table.features import Features
 from tailbind.table.schema import SEQUENCES, AffinityTable
-from tailbind.table.splitting import TRAIN
+from tailbind.table.splitting import TRAIN, VALIDATION
 from tailbind.workflows.plan import Plan
 from tailbind.workflows.preparing import Prepared
 from tailbind.workflows.progress import say, working
@@ -38,15 +38,21 @@ class Computed:
     blocks: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def fit_blocks(plan: Plan, table: AffinityTable, train: NDArray[np.intp]) -> Computed:
-    """Fit the plan's feature blocks on the training rows and return the features of every row.
+def learned_rows(plan: Plan, rows: Mapping[str, NDArray[np.intp]]) -> NDArray[np.intp]:
+    """Return the rows that a plan's model learns from in the end: of training and, where it refits, validation."""
+    train = rows[TRAIN]
+    return np.sort(np.concatenate([train, rows[VALIDATION]])) if plan.refits(len(train)) else train
+
+
+def fit_blocks(plan: Plan, table: AffinityTable, rows: Mapping[str, NDArray[np.intp]]) -> Computed:
+    """Fit the plan's feature blocks on the rows that its model learns from and return the features of every row.
 
     Raises
     ------
     FeatureError
         When a row gets no features.
     """
-    return _computed(FeaturePipeline.fit(plan.feature_kinds, plan.features, table, train), table)
+    return _computed(FeaturePipeline.fit(plan.feature_kinds, plan.features, table, learned_rows(plan, rows)), table)
 
 
 def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
@@ -67,7 +73,7 @@ def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
         if begun and run.resume.exists() and run.best_model.exists():
             inputs = _computed(FeaturePipeline.from_state(load_checkpoint(run.best_model).features), table)
         else:
-            inputs = fit_blocks(plan, table, prepared.rows[TRAIN])
+            inputs = fit_blocks(plan, table, prepared.rows)
     check_residues(inputs.features, read=plan.reads_residues)
     first = {name: block.transform(table.stretch(slice(0, 1))) for name, block in inputs.pipeline.blocks.items()}
     say(console, f"Features: {_sizes(first, table)}.")

@@ -16,13 +16,13 @@ from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_text
 from tailbind.table.leakage import sentence
 from tailbind.table.schema import MEASURED
-from tailbind.table.splitting import TRAIN
+from tailbind.table.splitting import TEST, TRAIN
 from tailbind.training.loop import EpochResult, Trainer
 from tailbind.workflows.blending import fit_parts, put_together
 from tailbind.workflows.checking import brief
 from tailbind.workflows.dividing import leakage_of
 from tailbind.workflows.evaluating import Fitted, write_results
-from tailbind.workflows.featurising import Computed
+from tailbind.workflows.featurising import Computed, learned_rows
 from tailbind.workflows.journal import HISTORY, Journal
 from tailbind.workflows.modelling import fit_at_once, pose, ready_network, take_best, trainer_of
 from tailbind.workflows.plan import Plan
@@ -34,7 +34,7 @@ def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
     """Train what is left of a run on its features, and write its results."""
     plan, run, table, rows = prepared.plan, prepared.run, prepared.table, prepared.rows
     with prepared.console.status("Comparing test with training rows …"):
-        leakage = leakage_of(run, table, rows)
+        leakage = leakage_of(run, table, {TRAIN: learned_rows(plan, rows), TEST: rows[TEST]})
     say(prepared.console, sentence(leakage))
     fit = _fit_parts if plan.parts else _fit_at_once if plan.is_closed_form else _fit_in_epochs
     fitted = fit(prepared, inputs)
@@ -134,19 +134,23 @@ def _fit_parts(prepared: Prepared, inputs: Computed) -> Fitted:
     fitted = fit_parts(plan, problem, inputs, fit)
     started = time.perf_counter()
     with working(console, "Choosing the weights"):
-        model = put_together(plan, problem, inputs, prepared.table, prepared.device, fitted)
+        combined = put_together(plan, problem, inputs, prepared.table, prepared.device, fitted)
+    model = combined.model
     seconds = time.perf_counter() - started + sum(record["seconds"] for record in records.values())
-    here = problem.validation[problem.relation[problem.validation] == MEASURED]
-    error = float(np.square(model.predict(problem.X, here) - problem.y[here]).mean()) if len(here) else float("nan")
+    measured = problem.relation[problem.validation] == MEASURED
+    errors = (combined.validation - problem.y[problem.validation])[measured]
+    error = float(np.square(errors).mean()) if len(errors) else float("nan")
     saved = _checkpoint(prepared, inputs.pipeline.state(), model, 0, error)
     for path in (run.best_model, run.final_model):
         save_checkpoint(path, saved)
     parts = {name: {**record, "share": model.shares[name]} for name, record in records.items()}
+    for name, n_rows in combined.refitted.items():
+        parts[name]["n_refitted"] = n_rows
     parts |= {name: {"left_out": why} for name, why in fitted.without.items()}
     kinds = {name: part.plan.kinds["model"] for name, part in plan.parts.items()}
     parts = {name: {"model": kind, **parts[name]} for name, kind in kinds.items()}
     parameters = sum(record.get("parameters", 0) for record in records.values())
-    return Fitted(model, seconds, journal.history(), parameters=parameters, parts=parts)
+    return Fitted(model, seconds, journal.history(), parameters=parameters, parts=parts, validation=combined.validation)
 
 
 def _part_in_epochs(

@@ -13,7 +13,6 @@ from tailbind.models.contract import Predictive, Problem
 from tailbind.runtime import computing_on, remarks_to
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
-from tailbind.table.splitting import TRAIN
 from tailbind.workflows.blending import fit_blend
 from tailbind.workflows.featurising import fit_blocks
 from tailbind.workflows.modelling import fit_one, pose
@@ -68,7 +67,7 @@ def learn(
         When a row gets no features, or training cannot go on.
     """
     with remarks_to(notify), computing_on(device.type):
-        inputs = fit_blocks(plan, table, rows[TRAIN])
+        inputs = fit_blocks(plan, table, rows)
     problem = pose(plan, table, inputs.features, rows, notify)
     if plan.parts:
 

@@ -119,6 +119,10 @@ class Plan:
             return any(part.plan.reads_residues for part in self.parts.values())
         return bool(getattr(self.model, "reads_residues", False))
 
+    def refits(self, n_train: int) -> bool:
+        """Whether, with so many training rows, validation rows are learned from once they have chosen."""
+        return bool(self.parts) and self.model.refit and n_train <= self.model.folds_up_to
+
     @property
     def feature_kinds(self) -> dict[str, str]:
         """Block name → registered kind."""
@@ -289,8 +293,8 @@ def _learns_at_once(recipe: Recipe) -> bool:
     idle += [f"training.{key}" for key in loop.values if key != "seed"]
     if idle and kind == BLEND:
         raise RecipeError(
-            f"Recipe {recipe.name}: {idle[0]} belongs to the parts of a blend, not to the blend. Say it of a part, as "
-            f"in --set parts.NAME.{idle[0]}{'' if '.' in idle[0] else '.kind'}=…."
+            f"Recipe {recipe.name}: {idle[0]} belongs to the parts of a blend, not to the blend. "
+            + _where_it_belongs(recipe, idle[0])
         )
     if idle:
         raise RecipeError(
@@ -298,6 +302,18 @@ def _learns_at_once(recipe: Recipe) -> bool:
             "inherited, extend a recipe without it, such as ridge."
         )
     return True
+
+
+def _where_it_belongs(recipe: Recipe, option: str) -> str:
+    """Return of which parts of a blend an option can be said, as advice: that of epochs, of networks alone."""
+    kinds = {name: part.recipe.sections.get("model", Section()).kind for name, part in recipe.parts.items()}
+    in_epochs = [name for name, kind in kinds.items() if kind in MODELS and not hasattr(MODELS.load(kind), "fit")]
+    parts = in_epochs if option != "loss" else in_epochs or list(kinds)
+    if not parts:
+        return "None of its parts learns in epochs; leave it out."
+    example = f"--set parts.{parts[0]}.{option}{'' if '.' in option else '.kind'}=…"
+    which = f"{parts[0]}, which has it" if len(parts) == 1 else f"one that has it ({', '.join(parts)})"
+    return f"Say it of {which}, as in {example}."
 
 
 def _check_closed_form(kinds: Mapping[str, str], components: Mapping[str, Any]) -> None:
