@@ -29,7 +29,7 @@ clean:
 # A stamp says what the environment holds: the product alone, or with the development tools.
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[sequences]"
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt

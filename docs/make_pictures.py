@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from tailbind.models.mlp import ACTIVATIONS, Mlp, perceptron
 from tailbind.recipes import load_recipe
-from tailbind.reporting.drawing import BULK, INK, LINE, MUTED, RUN_COLOURS, SOFT, STRONG, WEAK
-from tailbind.reporting.plots import png
+from tailbind.reporting.drawing import BULK, INK, LINE, MUTED, RUN_COLOURS, SOFT, STRONG, WEAK, png
 from tailbind.scale import BIN_EDGES, BIN_NAMES, bin_index, bin_label
 from tailbind.table.simulation import Landscape, simulate
 from tailbind.table.splitting import RandomSplit
@@ -234,7 +233,7 @@ def initializations() -> Figure:
 
 @cache
 def simulated() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return features and pKd of the training rows of the table that `tailbind demo` simulates."""
+    """Return features and pKd of the training rows of a table as `tailbind demo` simulates it, with gaps in it."""
     frame = simulate(Landscape())
     frame = frame.filter(frame["esm2_pca_0"].is_not_null())
     train = RandomSplit()(frame) == "train"
