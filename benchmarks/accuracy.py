@@ -27,7 +27,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # its other files are found however this one is run
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # its other files are found however this one is run
 
 from benchmarks.accuracy_parts import Part, Settings, cold, few, pool, random_split
 from benchmarks.accuracy_runs import Bench, Data, resolved_names
@@ -35,8 +35,7 @@ from benchmarks.accuracy_runs import Bench, Data, resolved_names
 import tailbind
 from tailbind.errors import TailbindError
 from tailbind.recipes.schema import recipe_names
-from tailbind.reporting.drawing import duration
-from tailbind.reporting.plots import png
+from tailbind.reporting.drawing import duration, png
 from tailbind.runtime import choose_device, describe_device, write_text, writing
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -69,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.repeats,
             options.fewest,
             options.resamples,
+            tuple(options.once),
         )
         for part in PARTS if options.part == "all" else (options.part,):
             started = time.perf_counter()
@@ -100,7 +100,7 @@ def run_part(part: str, options: argparse.Namespace, bench: Bench, settings: Set
 
 def write_part(part: str, found: Part, bench: Bench, machine: str, options: argparse.Namespace) -> None:
     """Write a part's page and picture."""
-    pages, pictures, columns = options.pages, options.pictures, options.seed_table is not None and part != "cold"
+    pages, pictures = options.pages, options.pictures
     pages.mkdir(parents=True, exist_ok=True)
     pictures.mkdir(parents=True, exist_ok=True)
     page, picture = pages / f"accuracy-{part}.md", pictures / f"accuracy-{part}.png"
@@ -109,7 +109,7 @@ def write_part(part: str, found: Part, bench: Bench, machine: str, options: argp
     lines = [
         f"# {found.title}",
         "",
-        fill(found.introduction, WIDTH),
+        fill(found.introduction, WIDTH, break_on_hyphens=False),
         "",
         f"![{found.title}]({Path(os.path.relpath(picture, pages)).as_posix()})",
         "",
@@ -120,7 +120,7 @@ def write_part(part: str, found: Part, bench: Bench, machine: str, options: argp
         ),
         "",
         "```console",
-        f"python benchmarks/accuracy.py --data FOLDER --part {part}{' --seed-table FILE' if columns else ''}",
+        _command(part, options),
         "```",
         "",
         *(f"{name} is left out: {why}\n" for name, why in bench.left_out.items()),
@@ -128,6 +128,21 @@ def write_part(part: str, found: Part, bench: Bench, machine: str, options: argp
     ]
     write_text(page, "\n".join(lines).rstrip() + "\n")
     tell(f"{part}: wrote {page} and {picture}")
+
+
+def _command(part: str, options: argparse.Namespace) -> str:
+    """Return how a part is run so that it gives the same again."""
+    words = ["python benchmarks/accuracy.py --data FOLDER --part", part]
+    if options.seed_table is not None and part != "cold":
+        words.append("--seed-table FILE")
+    if options.recipes:
+        words += ["--recipes", ",".join(Path(name).stem for name in options.recipes)]
+    of_part = {"pool": ("seeds", "once"), "cold": (), "few": ("sizes", "repeats", "fewest")}[part]
+    for name in of_part:
+        value = getattr(options, name)
+        if value != _parser().get_default(name):
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return " ".join([*words, *(["--random-split"] if options.random_split and part == "pool" else [])])
 
 
 def tell(text: str) -> None:
@@ -143,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baselines", type=_words, default=BASELINES, help="recipes that the others are held against")
     parser.add_argument("--seed-table", type=Path, help="feature columns of the pool's rows")
     parser.add_argument("--seeds", type=_numbers, default=(42, 43, 44), help="of the pool's splits")
+    parser.add_argument("--once", type=_words, default=(), help="recipes to train on the pool's first split alone")
     parser.add_argument("--random-split", action="store_true", help="the training notebook's split of the pool too")
     parser.add_argument("--sizes", type=_numbers, default=(96, 384, 1536), help="training rows where labels are few")
     parser.add_argument("--repeats", type=int, default=5, help="training sets of each size")

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from benchmarks import accuracy
+from benchmarks import ablation, accuracy
 
+from tailbind.models.blend import Opinions
 from tailbind.table.simulation import Landscape, simulate
 
 RIDGE = """
@@ -133,6 +134,37 @@ def test_a_recipe_on_columns_is_tested_on_the_same_rows(
     holes.write_csv(tmp_path / "holes.csv")
     assert run(data, tmp_path, "pool", "--seed-table", str(tmp_path / "holes.csv"), recipes=recipes) == 2
     assert "3 rows have none" in capsys.readouterr().err
+
+
+def test_a_recipe_that_takes_long_is_trained_on_the_first_split_alone(
+    data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--seeds", "42,43", "--once", "training-mean", "--random-split")
+    assert run(data, tmp_path, "pool", *given, recipes=f"source-mean,training-mean,{recipe}") == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"{name} trained;") for name in ("training-mean", "source-mean", "ridge-shares")] == [1, 3, 3]
+    text = page(tmp_path, "pool")
+    assert "training-mean" not in text.split("### Measured rows")[1].split("###")[0]
+    assert float(cells(text, "Split 42 alone, all recipes", "training-mean")[0].split()[0]) > 0
+    command = "--part pool --recipes source-mean,training-mean,ridge-shares --seeds 42,43 --once training-mean"
+    assert f"python benchmarks/accuracy.py --data FOLDER {command} --random-split" in text
+
+
+def test_the_ablation_refuses_a_table_on_which_v3_is_another_blend(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablation.main(["--data", str(data), "--out", str(tmp_path), "--page", str(tmp_path / "page.md")]) == 2
+    assert "must have more training rows than 1,999" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_a_blend_is_heard_without_one_of_its_parts() -> None:
+    said = Opinions(np.array([[6.0, 7.0, 8.0]]), np.zeros((1, 3)), np.array([[True, False, True]]), np.array([4]))
+    left = ablation.Heard(("a", "b", "c"), said, said).without("b")
+    assert left.names == ("a", "c")
+    assert left.test.predictions.tolist() == [[6.0, 8.0]]
+    assert left.validation.speaks.tolist() == [[True, True]]
+    assert left.test.sizes.tolist() == [4]
 
 
 def test_cold(data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
