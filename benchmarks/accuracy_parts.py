@@ -191,8 +191,9 @@ def random_split(data: Data, bench: Bench, settings: Settings) -> tuple[Table, .
     found = scores(labels, predictions, settings.n_resamples)
     note = (
         f"n = {len(labels.pkd):,} test rows, of which {int((~labels.measured).sum()):,} are marked and count as if "
-        "measured; near-twins and replicates of a row are on both sides. Beside the training notebook's figures, and "
-        f"for nothing else. Intervals by bootstrap of {labels.drawn}."
+        "measured; near-twins and replicates of a row are on both sides; a recipe that takes bounds predicts below "
+        "floors and is charged for it here. Beside the training notebook's figures, and for nothing else. Intervals "
+        f"by bootstrap of {labels.drawn}."
     )
     title = "The training notebook's random split, all rows as stated"
     return (
