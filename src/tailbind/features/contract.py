@@ -10,8 +10,21 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tailbind.errors import FeatureError
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
+
+
+def cannot_number(block: str, instead: str = "do without IMGT numbers") -> FeatureError:
+    """Return the error of a block that is to number antibodies where ANARCII is not installed.
+
+    >>> str(cannot_number("sites")).partition(";")[0]
+    'The block sites needs anarcii to number antibodies'
+    """
+    return FeatureError(
+        f"The block {block} needs anarcii to number antibodies; it is not installed. Run: pip install "
+        f"'tailbind[sequences]', or {instead}: --set features.{block}.numbering=false"
+    )
 
 
 class FittedBlock(Protocol):

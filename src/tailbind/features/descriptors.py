@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tailbind.errors import FeatureError
+from tailbind.features.contract import cannot_number
 from tailbind.features.distinct import distinct, has_antibody, spread, stretches
 from tailbind.features.scaling import Scaling, fit_scaling
 from tailbind.runtime import progress
@@ -82,10 +82,7 @@ class Descriptors:
             When antibodies are to be numbered and ANARCII is not installed.
         """
         if self.numbering and not can_number():
-            raise FeatureError(
-                "The block descriptors needs anarcii to number antibodies; it is not installed. Run: pip install "
-                "'tailbind[sequences]', or describe whole chains only: --set features.descriptors.numbering=false"
-            )
+            raise cannot_number("descriptors", "describe whole chains only")
         frame = table.frame[rows]
         families = {}
         for chain in ("heavy", "light") if self.numbering else ():

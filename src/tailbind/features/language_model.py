@@ -19,7 +19,7 @@ from tailbind.errors import FeatureError
 from tailbind.features.distinct import distinct, has_antibody
 from tailbind.features.embedding import BOTH, CDR, MEAN, POOLS, Chosen, Embedder
 from tailbind.features.encoder import PRECISIONS, Reading
-from tailbind.features.pretrained import find_encoder, short_name
+from tailbind.features.pretrained import ENCODER_VARIABLE, find_encoder, short_name
 from tailbind.features.reduction import Reduction, fit_pca
 from tailbind.features.store import default_store
 from tailbind.options import bounded, one_of
@@ -31,8 +31,6 @@ from tailbind.table.schema import SEQUENCES, AffinityTable
 
 SEPARATE, JOINED = "separate", "joined"
 DEFAULT_ENCODER: Final = "facebook/esm2_t33_650M_UR50D"
-#: Names a folder to take a trained model's encoder from, where it is no longer where it was.
-ENCODER_VARIABLE: Final = "TAILBIND_ENCODER"
 _IN_CDR: Final = np.array(["CDR" in region for region in REGIONS])
 
 
@@ -262,13 +260,7 @@ class FittedLanguageModel:
             When the encoder is not there, or is not the one that training had.
         """
         embedder = self.options.embedder()
-        if embedder.files.identity != self.identity:
-            was = f", commit {self.commit}" if self.commit else ""
-            raise FeatureError(
-                f"Encoder {embedder.files.name} must be the one that the model was trained with (SHA-256 "
-                f"{self.identity[:12]}{was}); the files in {embedder.files.folder} are others "
-                f"({embedder.files.identity[:12]}). Name the folder of the original with {ENCODER_VARIABLE}=FOLDER."
-            )
+        embedder.files.check_same(self.identity, self.commit)
         vectors = embed_table(embedder, table.frame, self.options.chains, self.families, self.parts)
         filled = self.filled(vectors)
         missing = (filled.places < 0).astype(np.float32) if self.parts != ("",) else np.empty((len(filled), 0))

@@ -24,6 +24,8 @@ VOCABULARIES: Final = ("vocab.txt", "tokenizer.json", "vocab.json", "spiece.mode
 _VOCABULARY: Final = "tokenizer files (vocab.txt or tokenizer.json)"
 TOKENIZER: Final = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
+#: Names the folder of the encoder that a trained model reads, where that is no longer what its recipe says.
+ENCODER_VARIABLE: Final = "TAILBIND_ENCODER"
 INSTALL: Final = "pip install 'tailbind[language-model]'"
 REMEDY: Final = (
     "Run once with internet access, or copy the files into a folder and name it with --encoder FOLDER "
@@ -45,6 +47,28 @@ class Pretrained:
     name: str
     folder: Path
     commit: str = ""
+
+    def check_same(self, identity: str, commit: str = "") -> None:
+        """Refuse to stand in for another encoder.
+
+        Parameters
+        ----------
+        identity : of the encoder that a model was trained with
+        commit : its own, where it had one
+
+        Raises
+        ------
+        FeatureError
+            When these files are others.
+        """
+        if self.identity == identity:
+            return
+        was = f", commit {commit}" if commit else ""
+        raise FeatureError(
+            f"Encoder {self.name} must be the one that the model was trained with (SHA-256 {identity[:12]}{was}); the "
+            f"files in {self.folder} are others ({self.identity[:12]}). Name the folder of the original with "
+            f"{ENCODER_VARIABLE}=FOLDER."
+        )
 
     @property
     def config(self) -> dict[str, Any]:

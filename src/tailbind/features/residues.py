@@ -15,11 +15,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tailbind.errors import FeatureError
+from tailbind.features.contract import cannot_number
 from tailbind.features.distinct import distinct, has_antibody
 from tailbind.features.encoder import PRECISIONS, Encoder, Reading, load_encoder
-from tailbind.features.language_model import ENCODER_VARIABLE
-from tailbind.features.pretrained import find_encoder
+from tailbind.features.pretrained import ENCODER_VARIABLE, find_encoder
 from tailbind.options import bounded, one_of
 from tailbind.runtime import choose_device, progress, remark
 from tailbind.sequences.families import Families, find_families
@@ -70,10 +69,7 @@ class Residues:
             When antibodies are to be numbered and ANARCII is not installed, or the encoder is not there.
         """
         if self.numbering and not can_number():
-            raise FeatureError(
-                "The block residues needs anarcii to number antibodies; it is not installed. Run: pip install "
-                "'tailbind[sequences]', or do without IMGT numbers: --set features.residues.numbering=false"
-            )
+            raise cannot_number("residues")
         training = table.frame[rows]
         families = _numbered_families(training) if self.numbering else None
         if not self.encoder:
@@ -188,13 +184,7 @@ class FittedResidues:
         if self.mean is None or self.scale is None:
             return np.empty((n_residues, 0), np.float16)
         encoder = self.options.load()
-        if encoder.files.identity != self.identity:
-            was = f", commit {self.commit}" if self.commit else ""
-            raise FeatureError(
-                f"Encoder {encoder.files.name} must be the one that the model was trained with (SHA-256 "
-                f"{self.identity[:12]}{was}); the files in {encoder.files.folder} are others "
-                f"({encoder.files.identity[:12]}). Name the folder of the original with {ENCODER_VARIABLE}=FOLDER."
-            )
+        encoder.files.check_same(self.identity, self.commit)
         if (size := 2 * n_residues * len(self.mean)) > MUCH_MEMORY:
             remark(f"Vectors of {n_residues:,} residues take {size / 2**30:.1f} GiB of memory.")
         vectors = _encoded(encoder, sequences)

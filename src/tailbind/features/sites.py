@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tailbind.errors import FeatureError
 from tailbind.features.chain_sites import ChainSites, Encoded, fit_chain
+from tailbind.features.contract import cannot_number
 from tailbind.features.distinct import distinct, has_antibody
 from tailbind.options import bounded
 from tailbind.runtime import progress
@@ -54,10 +54,7 @@ class Sites:
             When antibodies are to be numbered and ANARCII is not installed.
         """
         if self.numbering and not can_number():
-            raise FeatureError(
-                "The block sites needs anarcii to number antibodies; it is not installed. Run: pip install "
-                "'tailbind[sequences]', or do without IMGT numbers: --set features.sites.numbering=false"
-            )
+            raise cannot_number("sites")
         chains = []
         for chain in SEQUENCES:
             sequences, index = distinct(table.frame[chain][rows])
