@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 
 from tailbind.cli import main
+from tailbind.table import reading
+from tailbind.table.cache import TableCache
 
 
 @pytest.fixture
@@ -209,3 +211,26 @@ def test_a_recipe_file_beside_its_base(simulated_csv: Path, tmp_path: Path, caps
     assert "p.csv: 1,200 rows," in capsys.readouterr().out
     assert main(["evaluate", str(out), str(simulated_csv)]) == 0
     assert "The run was trained on rows of this very table" in capsys.readouterr().out
+
+
+def test_no_cache_reads_a_long_table_anew(
+    simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reading, "default_cache", lambda: TableCache(tmp_path / "cache", smallest=0))
+    train = ["train", str(simulated_csv), "--recipe", "v1", "--set", "training.epochs=1", "--device", "cpu", "--out"]
+    for name, options, used in (
+        ("a", ["--no-cache"], False),
+        ("b", [], False),
+        ("c", [], True),
+        ("d", ["--no-cache"], False),
+    ):
+        assert main([*train, str(tmp_path / name), *options]) == 0
+        assert ("(from the cache in" in capsys.readouterr().out) == used
+        assert (tmp_path / "cache").exists() == (name != "a")
+    for verb in (
+        ["check", str(simulated_csv), "--no-numbering"],
+        ["evaluate", str(tmp_path / "a"), str(simulated_csv)],
+    ):
+        for options, used in (([], False), ([], True), (["--no-cache"], False)):
+            assert main([*verb, *options]) < 2
+            assert ("(from the cache in" in capsys.readouterr().err) == used

@@ -70,6 +70,9 @@ app = typer.Typer(
 Data = Annotated[list[Path], typer.Argument(help="Table of measured affinities: CSV, TSV or Parquet; or several.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `tailbind train` wrote.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Read the table anew, and keep nothing of it in the user's cache.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, messages on standard error.")]
 
 
@@ -107,6 +110,7 @@ def check(
     numbering: Annotated[
         bool, typer.Option(help="Number one chain of each family, to find swapped chains and scFv.")
     ] = True,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Audit a table before training: labels, units, detection floors, duplicates, sequences.
@@ -116,7 +120,7 @@ def check(
     from tailbind.workflows import check as run_check
     from tailbind.workflows.checking import check_json, show
 
-    result = run_check(data, out=out, fix_to=fix, numbering=numbering, notify=_tell)
+    result = run_check(data, out=out, fix_to=fix, numbering=numbering, cache=not no_cache, notify=_tell)
     if json:
         _print(check_json(result))
     else:
@@ -142,6 +146,7 @@ def train(
     device: DeviceOption = Device.AUTO,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run exactly where it was.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Train a recipe on a measured table, evaluate it, and leave a run folder.
 
@@ -150,7 +155,15 @@ def train(
     from tailbind.workflows import train as run_train
 
     run_train(
-        data, recipe=recipe, out=out, overrides=set_ or (), seed=seed, device=device.value, resume=resume, force=force
+        data,
+        recipe=recipe,
+        out=out,
+        overrides=set_ or (),
+        seed=seed,
+        device=device.value,
+        resume=resume,
+        force=force,
+        cache=not no_cache,
     )
 
 
@@ -199,6 +212,7 @@ def ladder(
     antigen_identity: Annotated[float, typer.Option(help="Identity from which two antigens are of one cluster.")] = 0.7,
     seed: Annotated[int | None, typer.Option(help="Seed of the training (the split's is split.seed).")] = None,
     device: DeviceOption = Device.AUTO,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Train one recipe on five splits, beside trivial predictors: what a random split flatters."""
@@ -215,6 +229,7 @@ def ladder(
         antigen_identity=antigen_identity,
         seed=seed,
         device=device.value,
+        cache=not no_cache,
         console=console,
     )
     if json:
@@ -231,13 +246,14 @@ def evaluate(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="New folder for figures, predictions and a page.")] = None,
     device: DeviceOption = Device.AUTO,
+    no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
     """Hold a trained run against another measured table."""
     from tailbind.workflows import evaluate as run_evaluate
     from tailbind.workflows.using import evaluation_report
 
-    result = run_evaluate(run, data, out=out, device=device.value, notify=_tell)
+    result = run_evaluate(run, data, out=out, device=device.value, cache=not no_cache, notify=_tell)
     _print(to_json(result) if json else evaluation_report(result).text())
 
 
@@ -249,11 +265,11 @@ def predict(
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Predict pKd, Kd and bin for every row of a table, with or without labels."""
-    from tailbind.workflows import predict as run_predict
+    from tailbind.workflows import write_predictions
 
-    frame = run_predict(run, data, out=out, device=device.value, notify=_tell)
-    empty = frame["predicted_pkd"].null_count()
-    _print(f"{out}: {len(frame):,} rows" + (f", {empty:,} of them without features and left empty." if empty else "."))
+    done = write_predictions(run, data, out, device=device.value, notify=_tell)
+    empty = f", {done.n_empty:,} of them without features and left empty" if done.n_empty else ""
+    _print(f"{out}: {done.n_rows:,} rows{empty}.")
 
 
 @app.command()

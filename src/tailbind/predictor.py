@@ -20,6 +20,7 @@ from tailbind.scale import bin_names, kd_from_pkd
 from tailbind.table.features import Features
 from tailbind.table.reading import read_table
 from tailbind.table.schema import AffinityTable
+from tailbind.table.streaming import TableStretches
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Predictor:
     features: FeaturePipeline
     model: Predictive
 
-    def read(self, paths: str | Path | Sequence[str | Path], *, labels: bool = False) -> AffinityTable:
+    def read(
+        self, paths: str | Path | Sequence[str | Path], *, labels: bool = False, cache: bool = True
+    ) -> AffinityTable:
         """Read a table with the columns this model needs; rows without features are kept."""
         blocks = self.features.blocks
         return read_table(
@@ -46,7 +49,13 @@ class Predictor:
             sequences=reads_sequences(blocks),
             labels=labels,
             keep_incomplete=True,
+            cache=cache,
         )
+
+    def stretches(self, paths: str | Path | Sequence[str | Path]) -> TableStretches:
+        """Return the table that `read` reads without labels, however long it is, a stretch of rows at a time."""
+        blocks = self.features.blocks
+        return TableStretches(paths, feature_prefix=column_prefix(blocks), sequences=reads_sequences(blocks))
 
     def compute_features(self, table: AffinityTable) -> Features:
         """Return the features of every row, as the model was trained on them.

@@ -48,3 +48,9 @@ def test_unknown_letters_are_those_that_are_none_of_the_twenty(texts: list[str])
 )
 def test_nucleotides_are_long_and_have_no_other_letter(sequence: str | None, nucleic: bool) -> None:
     assert looks_like_nucleotides(pl.Series([sequence], dtype=pl.String)).to_list() == [nucleic]
+
+
+def test_cells_are_not_written_over() -> None:
+    values = pl.Series("heavy", ["evql", "EVQL", None])
+    normalise_sequences(values)
+    assert values.to_list() == ["evql", "EVQL", None]

@@ -13,7 +13,11 @@ import pytest
 import tailbind
 from tailbind.checkpoint import load_checkpoint, save_checkpoint
 from tailbind.errors import CheckpointError, FeatureError, RunError
+from tailbind.features.pipeline import FeaturePipeline
 from tailbind.predictor import load
+from tailbind.table import stretches
+from tailbind.table.streaming import TableStretches
+from tailbind.workflows import Predicted, write_predictions
 
 
 def test_a_new_process_predicts_what_training_predicted(
@@ -172,3 +176,35 @@ def test_an_unfinished_run_predicts_with_a_warning(
     remarks: list[str] = []
     tailbind.predict(tmp_path / "cut", simulated_csv, notify=remarks.append)
     assert any("is unfinished; its best model so far is used" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_long_table_is_predicted_a_stretch_at_a_time(
+    run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tailbind.predict(run_v2.path, simulated_csv)
+    monkeypatch.setitem(TableStretches.__init__.__kwdefaults__, "rows", 100)
+    monkeypatch.setattr(stretches.read_stretches, "__defaults__", (50,))
+    out = tmp_path / f"p.{form}"
+    longest: list[int] = []
+    transform = FeaturePipeline.transform
+    monkeypatch.setattr(
+        FeaturePipeline, "transform", lambda self, table: longest.append(len(table)) or transform(self, table)
+    )
+    done = write_predictions(run_v2.path, simulated_csv, out)
+    assert longest == [100] * 12
+    assert done == Predicted(1200, whole["predicted_pkd"].null_count())
+    written = pl.read_parquet(out) if form == "parquet" else pl.read_csv(out, schema_overrides={"row_id": pl.String})
+    assert written["row_id"].equals(whole["row_id"])
+    assert written["affinity_bin"].equals(whole["affinity_bin"])
+    np.testing.assert_allclose(written["predicted_pkd"].to_numpy(), whole["predicted_pkd"].to_numpy(), atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_bad_cell_far_down_leaves_no_file(run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path) -> None:
+    lines = simulated_csv.read_text().splitlines()
+    lines[-1] = lines[-1].rpartition(",")[0] + ",many"
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(FeatureError, match=r"must hold numbers; got 'many' \(line 1201\)"):
+        tailbind.predict(run_v2.path, tmp_path / "t.csv", out=tmp_path / "p.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tailbind.errors import FeatureError
 from tailbind.features.reduction import STRETCH, Reduction, fit_pca
 from tailbind.options import bounded
+from tailbind.table.blocks import on_disk
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
 
@@ -40,14 +41,13 @@ class Columns:
         if not self.standardize:
             times_chosen = np.bincount(rows, minlength=len(table))
             return FittedColumns(names, reduction=fit_pca(table.features, self.pca, weights=times_chosen))
-        chosen = table.features[rows]
-        mean = chosen.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scale = chosen.std(axis=0, dtype=np.float64)
+        mean, scale = _mean_and_sd(table.features, rows)
         scale[scale == 0] = 1.0
-        scaled = FittedColumns(names, mean, scale.astype(np.float32))
+        scaled = FittedColumns(names, mean.astype(np.float32), scale.astype(np.float32))
         if not self.pca:
             return scaled
-        return replace(scaled, reduction=fit_pca(scaled._scaled(chosen), self.pca))
+        times_chosen = np.bincount(rows, minlength=len(table))
+        return replace(scaled, reduction=fit_pca(scaled._scaled(table.features), self.pca, weights=times_chosen))
 
     def from_state(self, state: Mapping[str, Any]) -> "FittedColumns":
         """Return the fitted block that `state` was taken from."""
@@ -103,7 +103,9 @@ class FittedColumns:
                     f"trained on, {self.names[0]} … {self.names[-1]}; {len(missing)} missing, first {missing[0]}. "
                     "Add them."
                 )
-            dense = dense[:, [position[name] for name in self.names]]
+            order = [position[name] for name in self.names]
+            kept = on_disk(dense)
+            dense = dense[:, order] if kept is None else cast(NDArray[np.float32], kept.take_columns(order))
         if self.reduction is None:
             return Features(self._scaled(dense), self.names)
         components = np.empty((len(dense), self.reduction.n_components), np.float32)
@@ -115,6 +117,8 @@ class FittedColumns:
     def _scaled(self, dense: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.mean is None or self.scale is None:
             return dense
+        if (kept := on_disk(dense)) is not None:
+            return cast(NDArray[np.float32], kept.scaled(self.mean, self.scale))
         return (dense - self.mean) / self.scale
 
     def state(self) -> dict[str, Any]:
@@ -125,3 +129,14 @@ class FittedColumns:
             "scale": self.scale,
             "pca": None if self.reduction is None else self.reduction.state(),
         }
+
+
+def _mean_and_sd(
+    features: NDArray[np.float32], rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (n_features,) means and SDs of `rows`, some rows of the matrix at a time: it may be on disk."""
+    rows = np.sort(rows)
+    stretches = [rows[start : start + STRETCH] for start in range(0, len(rows), STRETCH)]
+    mean = sum(features[of].sum(axis=0, dtype=np.float64) for of in stretches) / len(rows)
+    squares = sum(np.square(features[of] - mean).sum(axis=0) for of in stretches)
+    return mean, np.sqrt(squares / len(rows))

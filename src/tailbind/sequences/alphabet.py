@@ -6,6 +6,7 @@ What is done about a cell with other letters is for the caller to say.
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 #: The twenty amino acids by their one-letter codes, in alphabetical order.
@@ -37,9 +38,14 @@ def normalise_sequences(values: pl.Series) -> tuple[pl.Series, int]:
     (['EVQLVESG', 'DIQ', '', 'QVLQ'], 2)
     """
     text = values.cast(pl.String)
-    bare = text.str.replace_all(r"[\s.\-]+", "").str.replace(r"\*+$", "")
-    sequences = bare.str.to_uppercase().fill_null("")
-    return sequences, int((sequences != text).sum())
+    odd = text.str.contains("[^A-Z]").fill_null(False).arg_true()  # few as a rule, and the others need no copy
+    bare = text.gather(odd).str.replace_all(r"[\s.\-]+", "").str.replace(r"\*+$", "").str.to_uppercase()
+    n_changed = int((bare != text.gather(odd)).sum())
+    if not n_changed:
+        return text.fill_null(""), 0
+    place = np.arange(len(text))
+    place[odd] = len(text) + np.arange(len(odd))
+    return pl.concat([text, bare]).gather(place).fill_null(""), n_changed
 
 
 def unknown_letters(values: pl.Series) -> pl.Series:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tailbind.errors import TableError
 from tailbind.table.schema import normalise
@@ -22,6 +25,12 @@ class Source:
     columns: list[str]
     taken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    #: The row of the file that the cells being looked at begin with.
+    start: int = 0
+    #: Canonical column → cells whose sequence was written differently.
+    changed: dict[str, int] = field(default_factory=dict)
+    #: Canonical column → letters that are none of the twenty in the first such cell, and the rows of all of them.
+    odd_letters: dict[str, tuple[str, list[NDArray[np.integer[Any]]]]] = field(default_factory=dict)
 
     def find(self, spellings: Sequence[str]) -> str | None:
         """Return the file's column with the first of these spellings that it has."""
@@ -32,8 +41,15 @@ class Source:
 
     def rows(self, bad: pl.Series) -> str:
         """Return where the true entries of `bad` are, as a person finds them in the file."""
-        indices = bad.arg_true()
-        first = ", ".join(str(index + (2 if self.separator else 1)) for index in indices[:3])
+        return self.lines(bad.arg_true().to_numpy() + self.start)
+
+    def lines(self, indices: NDArray[np.integer[Any]]) -> str:
+        """Return where rows, counted from 0, are as a person finds them in the file.
+
+        >>> Source(Path("t.csv"), ",", []).lines(np.array([0, 4]))
+        'lines 2, 6'
+        """
+        first = ", ".join(str(index + (2 if self.separator else 1)) for index in indices[:3].tolist())
         more = f" and {len(indices) - 3:,} more" if len(indices) > 3 else ""
         return f"{'line' if self.separator else 'row'}{'s' if len(indices) > 1 else ''} {first}{more}"
 

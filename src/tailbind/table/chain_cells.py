@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from tailbind.errors import FeatureError
@@ -28,13 +29,12 @@ def check_chains(source: Source) -> None:
     )
 
 
-def check_letters(source: Source, name: str, sequences: pl.Series, where: str) -> None:
-    """Refuse DNA where proteins are needed, and note letters that are none of the twenty.
+def check_letters(source: Source, name: str, sequences: pl.Series) -> None:
+    """Refuse DNA where proteins are needed, and take down in `source` letters that are none of the twenty.
 
     Parameters
     ----------
     name, sequences : canonical name of the column, and its cells normalised
-    where : which file, for a note among several
     """
     dna = looks_like_nucleotides(sequences)
     if dna.any():
@@ -52,11 +52,18 @@ def check_letters(source: Source, name: str, sequences: pl.Series, where: str) -
     unknown = unknown_letters(sequences)
     odd = unknown != ""
     if odd.any():
-        letters = unknown.filter(odd)[0]
-        source.notes.append(
-            f"Warning: {int(odd.sum()):,} {name} sequences{where} have letters that are none of the twenty amino "
-            f"acids, such as {letters[0]} ({source.rows(odd)})."
-        )
+        rows = source.odd_letters.setdefault(name, (unknown.filter(odd)[0], []))[1]
+        rows.append(odd.arg_true().to_numpy() + source.start)
+
+
+def letters_note(source: Source, name: str, where: str) -> str:
+    """Return the sentence about letters that are none of the twenty; `where`: which file, among several."""
+    letters, rows = source.odd_letters[name]
+    lines = np.concatenate(rows)
+    return (
+        f"Warning: {len(lines):,} {name} sequences{where} have letters that are none of the twenty amino "
+        f"acids, such as {letters[0]} ({source.lines(lines)})."
+    )
 
 
 def without_chain(frame: pl.DataFrame) -> pl.Series:

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailbind.errors import FeatureError
+from tailbind.table.blocks import on_disk
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+#: Rows looked at at a time.
+_STRETCH: Final = 65_536
 #: The last number of a place in a variable domain by IMGT.
 LAST_PLACE: Final = 129
 #: Places that residues may have: none, those of a heavy chain's domain, those of a light chain's.
@@ -55,7 +58,9 @@ class Features:
 
     Attributes
     ----------
-    dense : (n_samples, n_dense) float32; nan throughout a row that has nothing to compute features from
+    dense : (n_samples, n_dense) float32; nan throughout a row that has nothing to compute features from. Where
+        the table's own columns are too large for memory, `Blocks` of them, which are an array as far as networks and
+        what is done with rows go; `in_memory` for everything else
     names : of the dense columns, for messages and explanations
     sparse : (n_samples, n_sparse) float32 in CSR form; None where no block makes a sparse column
     sparse_names : of the sparse columns
@@ -82,8 +87,15 @@ class Features:
     @property
     def complete(self) -> NDArray[np.bool_]:
         """(n_samples,) whether a row has all its features."""
-        finite: NDArray[np.bool_] = np.all(np.isfinite(self.dense), axis=1)
+        finite = np.empty(len(self), np.bool_)
+        for start in range(0, len(self), _STRETCH):
+            rows = slice(start, start + _STRETCH)
+            np.all(np.isfinite(self.dense[rows]), axis=1, out=finite[rows])
         return finite
+
+    def in_memory(self) -> "Features":
+        """Return the same with an array for a dense block that was left on disk."""
+        return self if on_disk(self.dense) is None else replace(self, dense=self.dense[:])
 
     def take(self, rows: NDArray[np.intp] | slice) -> "Features":
         """Return the features of `rows`, in their order.
@@ -143,7 +155,7 @@ def side_by_side(parts: Sequence[Features]) -> Features:
             "--set features.residues=false."
         )
     return Features(
-        np.hstack([part.dense for part in parts]),
+        np.hstack([part.in_memory().dense for part in parts]),
         tuple(name for part in parts for name in part.names),
         csr_array(hstack(sparse, format="csr", dtype=np.float32)) if sparse else None,
         tuple(name for part in parts for name in part.sparse_names),

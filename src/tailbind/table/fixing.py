@@ -110,7 +110,7 @@ def with_features(table: AffinityTable) -> pl.DataFrame:
     """Return the table's frame with its feature columns, empty where they are NaN."""
     if not table.feature_names:
         return table.frame
-    block = pl.from_numpy(table.features, schema=list(table.feature_names))
+    block = pl.from_numpy(table.features[:], schema=list(table.feature_names))
     return table.frame.hstack(block.select(pl.all().fill_nan(None)))
 
 

@@ -5,37 +5,30 @@ rows. Only a feature block is parsed by the file reader, straight to float32: it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tailbind.errors import FeatureError, TableError
-from tailbind.sequences.alphabet import normalise_sequences
-from tailbind.table.cells import Source, parse_numbers
-from tailbind.table.chain_cells import check_chains, check_letters, without_chain
-from tailbind.table.labels import find_label, read_labels
-from tailbind.table.schema import (
-    CANONICAL,
-    MEASURED,
-    SEEDS_PREFIX,
-    SEQUENCES,
-    SMALLEST_BLOCK,
-    SPELLINGS,
-    AffinityTable,
-    ReadingReport,
-    block_gap,
-    numbered_blocks,
-)
+from tailbind.table.blocks import Growing, Matrix
+from tailbind.table.cache import default_cache, spill_folder
+from tailbind.table.canonical import Asked, canonical_columns, sequence_notes
+from tailbind.table.cells import Source
+from tailbind.table.chain_cells import check_chains, without_chain
+from tailbind.table.labels import find_label
+from tailbind.table.opening import AUTO, check_file, feature_block, has_sequences, open_source
+from tailbind.table.schema import AffinityTable, ReadingReport
+from tailbind.table.stretches import FINITE, ROWS, BadCells, read_as_text, read_stretches
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+__all__ = ["NO_FEATURES", "NO_LABEL", "NO_SEQUENCE", "has_sequences", "read_table"]
+
 NO_LABEL = "no pKd"
 NO_FEATURES = "features are empty"
 NO_SEQUENCE = "no heavy or light sequence"
-AUTO = "auto"
 
 
 def read_table(
@@ -47,6 +40,7 @@ def read_table(
     keep_incomplete: bool = False,
     check_range: bool = True,
     keep_everything: bool = False,
+    cache: bool = True,
 ) -> AffinityTable:
     """Read CSV, TSV or Parquet files of measured affinities as one table.
 
@@ -64,11 +58,13 @@ def read_table(
     check_range : refuse a label that no binder has; an audit reads it instead
     keep_everything : keep rows without a label (pkd null) and numbered blocks that are no features (as ordinary
         columns) too, so that a table can be written again whole
+    cache : take a long table from the user's cache where it was read before, and else keep it there; the report says so
 
     Returns
     -------
     AffinityTable
-        Rows in file order. Label and relation are on the pKd scale: a `>` beside a Kd becomes a `<`.
+        Rows in file order. Label and relation are on the pKd scale: a `>` beside a Kd becomes a `<`. Features that
+        would take more than half of the memory that is left stay on disk, as `Blocks`.
 
     Raises
     ------
@@ -79,279 +75,124 @@ def read_table(
         For a block that is absent, has a gap, or holds anything but finite numbers and empty cells; where sequences
         are needed, for a table without them, or with DNA instead.
     """
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not files:
-        raise TableError("At least one table must be given; got none.")
+    files = listed(paths)
     for file in files:
-        _check_file(file)
+        check_file(file)
     named = len(files) > 1
     asked = Asked(feature_prefix, sequences, labels, check_range, named, keep_incomplete, keep_everything)
+    kept = default_cache() if cache else None
+    key = None if kept is None else kept.key(files, asdict(asked))
+    if kept is not None and key is not None and (found := kept.read(key)) is not None:
+        return found
     parts = [_read_file(file, asked) for file in files]
     table = parts[0] if len(parts) == 1 else _stack(parts)
-    _check_row_ids(table)
+    check_row_ids(table.frame["row_id"], table.report.files)
+    if kept is not None and key is not None and kept.key(files, asdict(asked)) == key:  # not changed meanwhile
+        return kept.write(key, table)
     return table
 
 
-def has_sequences(path: str | Path) -> bool:
-    """Return whether a file has a column of heavy or light chains, from its header alone.
-
-    Raises
-    ------
-    TableError
-        For a file that is missing, empty or unreadable.
-    """
-    _check_file(Path(path))
-    source = _open(Path(path))
-    return any(source.find(SPELLINGS[chain]) for chain in ("heavy", "light"))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of every file: the arguments of `read_table`, and whether to name the source after the file."""
-
-    feature_prefix: str | None
-    sequences: bool
-    labels: bool
-    check_range: bool
-    name_source: bool
-    keep_incomplete: bool
-    keep_everything: bool
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise TableError(f"{path} must be a CSV, TSV or Parquet file; it is a directory. Name a file in it.")
-    if not path.exists():
-        raise TableError(f"{path} must be a CSV, TSV or Parquet file; there is no such file.")
-    suffix = _suffix(path)
-    if suffix not in SEPARATORS and suffix != ".parquet":
-        raise TableError(
-            f"{path} must end in .csv, .tsv, .txt (or these with .gz) or .parquet; got {suffix!r}. Save it as CSV."
-        )
-    try:
-        if path.stat().st_size == 0:
-            raise TableError(f"{path} must hold a header and rows; the file is empty.")
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise TableError(f"{path} must be readable; {error.strerror}.") from error
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+def listed(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return one path or several as a list, which must not be empty."""
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not files:
+        raise TableError("At least one table must be given; got none.")
+    return files
 
 
 def _read_file(path: Path, asked: Asked) -> AffinityTable:
-    source = _open(path)
+    source = open_source(path)
     if asked.labels:
         find_label(source)
-    block = _feature_block(source, asked.feature_prefix)
+    block = feature_block(source, asked.feature_prefix)
     if asked.sequences:
         check_chains(source)
-    raw = _read_columns(source, block, asked.keep_everything or asked.feature_prefix is not None)
-    n_read = len(raw)
+    raw, matrix, complete, infinite = _read_cells(source, block, asked)
+    n_read = len(complete)
     if not n_read:
         raise TableError(f"{path} must hold rows; it has a header only.")
-
-    # Everything but the features becomes canonical columns; `raw` is then left with the features alone.
-    frame = _canonical(source, raw, block, asked)
-    raw = raw.select(block)
-    keep = pl.repeat(True, n_read, eager=True)
+    n_notes = len(source.notes)
+    frame = canonical_columns(source, raw, n_read, block, asked)
+    source.notes[n_notes:n_notes] = sequence_notes(source, asked)  # before what is said of labels
+    del raw
+    keep = np.ones(n_read, np.bool_)
     dropped: dict[str, int] = {}
     if asked.labels:
         dropped[NO_LABEL] = frame["pkd"].null_count()
-        keep = keep if asked.keep_everything else frame["pkd"].is_not_null()
+        keep &= asked.keep_everything | frame["pkd"].is_not_null().to_numpy()
+    in_matrix = np.ones(n_read, np.bool_)
     if block and not asked.keep_incomplete:
-        complete = raw.select(pl.all_horizontal(pl.all().is_not_null() & pl.all().is_not_nan())).to_series()
         dropped[NO_FEATURES] = int((keep & ~complete).sum())
-        keep = keep & complete
+        keep &= complete
+        in_matrix = complete
     if asked.sequences and not asked.keep_incomplete:
-        without = without_chain(frame)
+        without = without_chain(frame).to_numpy()
         dropped[NO_SEQUENCE] = int((keep & without).sum())
-        keep = keep & ~without
-    matrix = _matrix(source, raw, block, keep)
+        keep &= ~without
+    infinite.refuse(source, block, FINITE)
+    if not keep.all():
+        frame = frame.filter(pl.Series(keep))
     report = ReadingReport(
         files=(path.name,), n_read=n_read, dropped=dropped, columns=source.taken, notes=tuple(source.notes)
     )
-    return AffinityTable(frame.filter(keep), matrix, tuple(block), report)
+    return AffinityTable(frame, cast(Matrix, matrix.finished(keep[in_matrix])), tuple(block), report)
 
 
-def _open(path: Path) -> Source:
-    """Read a file's header."""
-    try:
-        if _suffix(path) == ".parquet":
-            return Source(path, None, list(pl.read_parquet_schema(path)))
-        separator = SEPARATORS[_suffix(path)]
-        columns = _header(path, separator)
-        if len(columns) == 1:  # a spreadsheet may have written another separator than the name says
-            separator = max(",;\t", key=columns[0].count)
-            columns = _header(path, separator)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, error) from error
-    # polars lets a header of other encodings through, and Latin-1 "Kd (µM)" would then pass for mol/L.
-    if any("\N{REPLACEMENT CHARACTER}" in column for column in columns):
-        raise _unreadable(path, ValueError("invalid utf-8 sequence in the header"))
-    twice = [column for column in columns if "_duplicated_" in column]
-    if twice:
-        name = twice[0].rsplit("_duplicated_", 1)[0]
-        raise TableError(f"{path}: column names must differ; {name!r} is there twice. Rename one.")
-    return Source(path, separator, columns)
+def _read_cells(
+    source: Source, block: list[str], asked: Asked
+) -> tuple[pl.DataFrame, Growing, NDArray[np.bool_], BadCells]:
+    """Read a file's rows.
 
-
-def _header(path: Path, separator: str) -> list[str]:
-    return pl.read_csv(path, separator=separator, n_rows=0, infer_schema=False).columns
-
-
-def _unreadable(path: Path, error: Exception) -> TableError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return TableError(f"{path} must be readable as a table (UTF-8, one header, equal rows); got: {reason}.")
-
-
-def _feature_block(source: Source, prefix: str | None) -> list[str]:
-    """Return the columns of the block to read, in numeric order."""
-    if prefix is None:
-        return []
-    blocks = numbered_blocks(source.columns)
-    if prefix == AUTO:
-        large = {name: block for name, block in blocks.items() if len(block) >= SMALLEST_BLOCK}
-        if len(large) > 1 and SEEDS_PREFIX not in large:
-            raise FeatureError(
-                f"{source.path} has several blocks of feature columns: {', '.join(f'{n}*' for n in large)}. "
-                "Choose one with --set features.columns.prefix=PREFIX."
-            )
-        prefix = SEEDS_PREFIX if SEEDS_PREFIX in large else next(iter(large), "")
-    block = blocks.get(prefix, [])
-    if not block:
-        raise FeatureError(_no_features(source, prefix, list(blocks)))
-    if gap := block_gap(block):
-        raise FeatureError(
-            f"{source.path}: the columns {block[0]} … {block[-1]} must be numbered without a gap; "
-            f"{gap} is missing. Add the column, or renumber."
-        )
-    members = set(block)
-    if [column for column in source.columns if column in members] != block:
-        source.notes.append("Warning: the feature columns are in another order; they were put right by name.")
-    return block
-
-
-def _no_features(source: Source, prefix: str, prefixes: list[str]) -> str:
-    wanted = f"numbered feature columns {prefix}0, {prefix}1, …" if prefix else "numbered feature columns"
-    blocks = ", ".join(f"{name}*" for name in prefixes)
-    small = f" (name one of fewer than {SMALLEST_BLOCK} columns with --set features.columns.prefix=PREFIX)"
-    found = f"found {blocks} only{'' if prefix else small}" if prefixes else "found none"
-    sequences = [name for name in SEQUENCES if source.find(SPELLINGS[name])]
-    if sequences:
-        also = f"; it has sequences ({', '.join(sequences)})"
-        # A block that is asked for by name is what a trained model or a recipe cannot do without.
-        advice = "Add the columns." if prefix else "Add the columns, or train from the sequences: --recipe v3."
-    else:
-        also = ", and no sequences"
-        advice = "Add the columns, such as a protein language model's embedding."
-    return f"{source.path} must have {wanted} (as in esm2_pca_0 …); {found}{also}. {advice}"
-
-
-def _read_columns(source: Source, block: list[str], others: bool) -> pl.DataFrame:
-    """Read the file: the feature block as float32, all else as text (Parquet: as it is).
-
-    Without `others`, no other block of numbered columns is read: nearly all of a file, for nothing. With them,
-    numbers in such a block are read as numbers.
+    Returns
+    -------
+    raw : the columns that are no features
+    matrix : the features of all rows; without those of incomplete rows unless these are kept
+    complete : (n_read,) whether no feature of a row is empty
+    infinite : where features are
     """
-    blocks = [columns for columns in numbered_blocks(source.columns).values() if len(columns) >= SMALLEST_BLOCK]
-    numbered = {column for columns in blocks for column in columns} - set(block)
-    wanted = [column for column in source.columns if others or column not in numbered]
-    kinds = {**dict.fromkeys(numbered if others else (), pl.Float64), **dict.fromkeys(block, pl.Float32)}
-    try:
-        if source.separator is None:
-            return _cast_block(source, pl.read_parquet(source.path, columns=wanted), block)
-        form: dict[str, Any] = {"separator": source.separator, "infer_schema": False, "columns": wanted}
-        try:
-            return pl.read_csv(source.path, schema_overrides=kinds, **form)
-        except pl.exceptions.ComputeError:
-            # An odd cell somewhere: read all as text, then name the cell (or accept "NA").
-            frame = _cast_block(source, pl.read_csv(source.path, **form), block)
-            parsed = {column: parse_numbers(frame[column]) for column in numbered & set(wanted)}
-            return frame.with_columns(numbers.alias(name) for name, (numbers, bad) in parsed.items() if not bad.any())
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(source.path, error) from error
+    matrix = Growing(len(block), spill_folder())
+    texts, infinite, start = [], BadCells(), 0
+    complete = [np.ones(0, np.bool_)]
+    for stretch in read_stretches(source, block, asked.others):
+        piece = stretch.block
+        filled = np.ones(len(piece), np.bool_)
+        with np.errstate(over="ignore", invalid="ignore"):
+            odd = np.flatnonzero(~np.isfinite(piece.sum(axis=1)))  # one pass; what is odd is few rows
+        if len(odd):
+            infinite.add_infinite(piece[odd], block, odd + start)
+            filled[odd] = ~np.isnan(piece[odd]).any(axis=1)
+            piece = piece if asked.keep_incomplete else piece[filled]
+        texts.append(stretch.raw)
+        matrix.append(piece)
+        complete.append(filled)
+        start += len(filled)
+    return _one_frame(source, texts), matrix, np.concatenate(complete), infinite
 
 
-def _cast_block(source: Source, frame: pl.DataFrame, block: list[str]) -> pl.DataFrame:
-    for column in block:
-        values = frame[column]
-        if values.dtype == pl.Float32:
-            continue
-        numbers, bad = parse_numbers(values)
-        if bad.any():
-            raise FeatureError(
-                f"{source.path}: {column} must hold numbers; got {values.filter(bad)[0]!r} "
-                f"({source.rows(bad)}). Correct the cells or leave them empty."
-            )
-        frame = frame.with_columns(numbers.cast(pl.Float32).alias(column))
-    return frame
+def _one_frame(source: Source, texts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Join frames, row under row; a column that only some of them could read as numbers is read again as text."""
+    if not texts:
+        return pl.DataFrame()
+    torn = [name for name in texts[0].columns if any(text[name].dtype != texts[0][name].dtype for text in texts)]
+    raw = pl.concat([text.drop(torn) for text in texts])
+    if torn:
+        raw = raw.with_columns(read_as_text(source, torn)).select(texts[0].columns)
+    return raw
 
 
-def _matrix(source: Source, raw: pl.DataFrame, block: list[str], keep: pl.Series) -> NDArray[np.float32]:
-    """Move the block's kept rows into one float32 array, letting go of each column as it is copied."""
-    n_kept = int(keep.sum())
-    matrix = np.empty((n_kept, len(block)), np.float32)
-    everything = n_kept == len(keep)
-    for position, name in enumerate(block):
-        column = raw.drop_in_place(name)
-        if column.is_infinite().any():
-            raise FeatureError(
-                f"{source.path}: {name} must hold finite numbers that fit float32; got an infinite one "
-                f"({source.rows(column.is_infinite())}). Correct the cells or leave them empty."
-            )
-        kept = column if everything else column.filter(keep)
-        matrix[:, position] = kept.fill_null(float("nan")).to_numpy()
-    return matrix
-
-
-def _canonical(source: Source, raw: pl.DataFrame, block: list[str], asked: Asked) -> pl.DataFrame:
-    """Return the canonical columns, then the file's other columns under their own names."""
-    n = len(raw)
-    text: dict[str, pl.Series] = {}
-    for name in ("row_id", *SEQUENCES, "source", "antigen_name", "group"):
-        own = source.find(SPELLINGS[name])
-        if own is not None:
-            source.taken[name] = own
-            text[name] = raw[own].cast(pl.String).str.strip_chars().fill_null("")
-        else:
-            text[name] = pl.repeat("", n, dtype=pl.String, eager=True)
-    where = f" of {source.path.name}" if asked.name_source else ""
-    for name in SEQUENCES:
-        text[name], n_changed = normalise_sequences(text[name])
-        if asked.sequences:
-            check_letters(source, name, text[name], where)
-        if n_changed:
-            source.notes.append(f"Normalised {n_changed:,} {name} sequences{where} (lower case, spaces, gaps, stops).")
-    if "row_id" not in source.taken:
-        text["row_id"] = pl.int_range(n, eager=True).cast(pl.String)
-    elif (text["row_id"] == "").any():
-        raise TableError(f"{source.path}: row_id must not be empty; {source.rows(text['row_id'] == '')}. Fill it.")
-    if "source" not in source.taken and asked.name_source:
-        text["source"] = pl.repeat(source.path.stem, n, eager=True)
-    if asked.labels:
-        pkd, relation = read_labels(source, raw, asked.check_range)
-    else:
-        pkd = pl.repeat(None, n, dtype=pl.Float64, eager=True)
-        relation = pl.repeat(MEASURED, n, eager=True)
-    canonical = {**text, "pkd": pkd, "relation": relation, "file": pl.repeat(source.path.name, n, eager=True)}
-    spent = {*block, *source.taken.values()}
-    others = [column for column in raw.columns if column not in spent and column not in CANONICAL]
-    return pl.DataFrame({name: canonical[name] for name in CANONICAL}).with_columns(raw[column] for column in others)
+def check_same_features(files: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Refuse files, each with its name and feature columns, of which two differ in these but for their order."""
+    first, expected = files[0]
+    for name, columns in files[1:]:
+        if set(columns) != set(expected):
+            missing = sorted(set(columns) ^ set(expected))[0]
+            raise FeatureError(f"{name} and {first} must have the same feature columns; {missing} is in one only.")
 
 
 def _stack(parts: list[AffinityTable]) -> AffinityTable:
     """Join tables of several files, row under row."""
     first = parts[0]
-    for part in parts[1:]:
-        if set(part.feature_names) != set(first.feature_names):
-            missing = sorted(set(first.feature_names) ^ set(part.feature_names))[0]
-            raise FeatureError(
-                f"{part.report.files[0]} and {first.report.files[0]} must have the same feature columns; "
-                f"{missing} is in one only."
-            )
+    check_same_features([(part.report.files[0], part.feature_names) for part in parts])
     frames = [
         part.frame.with_columns(pl.format("{}:{}", pl.lit(Path(part.report.files[0]).stem), "row_id").alias("row_id"))
         if "row_id" not in part.report.columns and part is not first
@@ -374,24 +215,23 @@ def _stack(parts: list[AffinityTable]) -> AffinityTable:
 
 
 def _stack_features(parts: list[AffinityTable]) -> NDArray[np.float32]:
-    """Return one matrix in the first part's column order; empties `parts`, so that each is held once."""
+    """Return one matrix in the first part's column order; empties `parts`, so that each is let go of."""
     names = parts[0].feature_names
-    features = np.empty((sum(len(part) for part in parts), len(names)), np.float32)
-    start = 0
+    features, n_rows = Growing(len(names), spill_folder()), sum(len(part) for part in parts)
     while parts:
         part = parts.pop(0)
         order = [part.feature_names.index(name) for name in names]
-        features[start : start + len(part)] = part.features[:, order]
-        start += len(part)
-    return features
+        for start in range(0, len(part), ROWS):
+            features.append(part.features[start : start + ROWS][:, order])
+    return cast(Matrix, features.finished(np.ones(n_rows, np.bool_)))
 
 
-def _check_row_ids(table: AffinityTable) -> None:
-    ids = table.frame["row_id"]
+def check_row_ids(ids: pl.Series, files: Sequence[str]) -> None:
+    """Refuse row ids (n_samples,) of which two are the same."""
     twice = ids.is_duplicated()
     if twice.any():
         examples = ", ".join(ids.filter(twice).unique(maintain_order=True)[:3])
         raise TableError(
-            f"row_id must be different in every row of {', '.join(table.report.files)}; {int(twice.sum()):,} rows "
+            f"row_id must be different in every row of {', '.join(files)}; {int(twice.sum()):,} rows "
             f"share theirs, such as {examples}. Make them unique, or remove the column to number the rows."
         )

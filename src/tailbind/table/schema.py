@@ -6,11 +6,14 @@ This module says what a table is. How one is read from files is the job of `read
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from pathlib import Path
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from tailbind.table.blocks import on_disk
 
 #: A feature block found without being named needs this many numbered columns: `kd_rep_1, kd_rep_2` is none.
 SMALLEST_BLOCK: Final = 5
@@ -82,6 +85,22 @@ _NUMBERED = re.compile(r"^(?P<prefix>.*\D)(?P<number>\d+)$")
 
 
 @dataclass(frozen=True)
+class CacheUse:
+    """What reading had to do with the cache.
+
+    Attributes
+    ----------
+    entry : the folder that the table is kept in, None where it is not kept
+    used : whether the table was taken from there instead of its files
+    trouble : a sentence on why it could not be kept, "" where nothing is to be said
+    """
+
+    entry: Path | None = None
+    used: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class ReadingReport:
     """What reading did: the files, the columns it took, and the rows it left out.
 
@@ -92,6 +111,7 @@ class ReadingReport:
     dropped : reason → number of rows left out for it
     columns : canonical name → the file's own name for it
     notes : sentences about conversions and guesses a person should know of
+    cache : whether the table came from the cache, or was kept there
     """
 
     files: tuple[str, ...]
@@ -99,15 +119,18 @@ class ReadingReport:
     dropped: Mapping[str, int]
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    cache: CacheUse = CacheUse()
 
     def lines(self) -> list[str]:
         """Return what happened, a sentence a line, for the terminal."""
-        lines = [f"Read {self.n_read:,} rows from {', '.join(self.files)}."]
+        kept = self.cache.entry.parent if self.cache.entry is not None and self.cache.used else None
+        cached = "" if kept is None else f" (from the cache in {kept}; --no-cache reads it anew)"
+        lines = [f"Read {self.n_read:,} rows from {', '.join(self.files)}{cached}."]
         renamed = [f"{own} as {name}" for name, own in self.columns.items() if own != name]
         if renamed:
             lines.append(f"Took {', '.join(renamed)}.")
         lines += [f"Dropped {count:,} rows: {reason}." for reason, count in self.dropped.items() if count]
-        return [*lines, *self.notes]
+        return [*lines, *self.notes, *([self.cache.trouble] if self.cache.trouble else [])]
 
 
 @dataclass(frozen=True)
@@ -118,7 +141,8 @@ class AffinityTable:
     ----------
     frame : canonical columns, then the file's other columns under their own names; `pkd` is null
         throughout where labels were not asked for
-    features : (n_samples, n_features) float32, held once; (n_samples, 0) where no block was asked for
+    features : (n_samples, n_features) float32, held once; (n_samples, 0) where no block was asked for; `Blocks`, which
+        give some of their rows when asked for them, where all do not fit into memory
     feature_names : the column each feature came from
     report : what reading did
     """
@@ -135,7 +159,9 @@ class AffinityTable:
         """Return the table of the rows where `chosen` (n_samples,) is true."""
         if chosen.all():
             return self
-        return replace(self, frame=self.frame.filter(pl.Series(chosen)), features=self.features[chosen])
+        kept = on_disk(self.features)
+        features = self.features[chosen] if kept is None else cast(NDArray[np.float32], kept.take(chosen))
+        return replace(self, frame=self.frame.filter(pl.Series(chosen)), features=features)
 
     def stretch(self, rows: slice) -> "AffinityTable":
         """Return the table of consecutive rows; nothing is copied."""

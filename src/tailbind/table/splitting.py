@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from tailbind.errors import SplitError
 from tailbind.scale import bin_index
@@ -79,6 +78,8 @@ class _DrawnSplit(Shares, Seeded):
             fold = np.empty(n, dtype=np.intp)
             fold[np.random.default_rng(self.seed).permutation(n)] = np.arange(n) % self.n_folds
             return self.parts_of(fold)
+        from sklearn.model_selection import train_test_split
+
         rest_fraction = 1 - self.test_fraction
         try:
             rest, test = train_test_split(np.arange(n), test_size=self.test_fraction, random_state=self.seed)

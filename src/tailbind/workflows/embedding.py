@@ -119,11 +119,11 @@ def embed(
 def _read(data: str | Path | Sequence[str | Path], base: str) -> AffinityTable:
     """Read all there is of a table, with its labels where it has a column of them."""
     try:
-        table = read_table(data, feature_prefix=None, check_range=False, keep_everything=True)
+        table = read_table(data, feature_prefix=None, check_range=False, keep_everything=True, cache=False)
     except TableError as error:
         if "must have a label column" not in str(error):
             raise
-        table = read_table(data, feature_prefix=None, labels=False, keep_everything=True)
+        table = read_table(data, feature_prefix=None, labels=False, keep_everything=True, cache=False)
         table = replace(table, frame=table.frame.drop("pkd", "relation"))
     if taken := [name for name in table.frame.columns if re.fullmatch(rf"{re.escape(base)}\d+", name)]:
         raise TableError(

@@ -11,7 +11,8 @@ from tailbind.errors import FeatureError
 from tailbind.features.distinct import distinct
 from tailbind.features.pipeline import FeaturePipeline
 from tailbind.models.contract import check_residues
-from tailbind.runtime import computing_on
+from tailbind.runtime import available_bytes, computing_on
+from tailbind.table.blocks import on_disk
 from tailbind.table.features import Features
 from tailbind.table.schema import SEQUENCES, AffinityTable
 from tailbind.table.splitting import TRAIN, VALIDATION
@@ -52,7 +53,8 @@ def fit_blocks(plan: Plan, table: AffinityTable, rows: Mapping[str, NDArray[np.i
     FeatureError
         When a row gets no features.
     """
-    return _computed(FeaturePipeline.fit(plan.feature_kinds, plan.features, table, learned_rows(plan, rows)), table)
+    pipeline = FeaturePipeline.fit(plan.feature_kinds, plan.features, table, learned_rows(plan, rows))
+    return _computed(plan, pipeline, table)
 
 
 def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
@@ -71,7 +73,7 @@ def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
     plan, run, table, console = prepared.plan, prepared.run, prepared.table, prepared.console
     with working(console, "Computing features"), computing_on(prepared.device.type):
         if begun and run.resume.exists() and run.best_model.exists():
-            inputs = _computed(FeaturePipeline.from_state(load_checkpoint(run.best_model).features), table)
+            inputs = _computed(plan, FeaturePipeline.from_state(load_checkpoint(run.best_model).features), table)
         else:
             inputs = fit_blocks(plan, table, prepared.rows)
     check_residues(inputs.features, read=plan.reads_residues)
@@ -80,9 +82,11 @@ def compute_features(prepared: Prepared, *, begun: bool) -> Computed:
     return inputs
 
 
-def _computed(pipeline: FeaturePipeline, table: AffinityTable) -> Computed:
-    """Return the features of every row by a fitted pipeline."""
+def _computed(plan: Plan, pipeline: FeaturePipeline, table: AffinityTable) -> Computed:
+    """Return the features of every row by a fitted pipeline; on disk only where a network alone reads them."""
     features = pipeline.transform(table)
+    if plan.is_closed_form or plan.parts:
+        features = _brought_in(features)
     if not features.complete.all():
         lacking = table.frame["row_id"].filter(~features.complete)
         raise FeatureError(
@@ -97,6 +101,17 @@ def _computed(pipeline: FeaturePipeline, table: AffinityTable) -> Computed:
         np.repeat(places, [part.n_sparse for part in first.values()]),
     )
     return Computed(pipeline, features, np.concatenate(computed), blocks)
+
+
+def _brought_in(features: Features) -> Features:
+    """Return features in memory, for a model that needs all at once."""
+    kept = on_disk(features.dense)
+    if kept is not None and kept.nbytes > available_bytes():
+        raise FeatureError(
+            f"This recipe's model must have its features in memory; they take {kept.nbytes / 1e9:.2g} GB, and "
+            f"{available_bytes() / 1e9:.2g} GB are left. Take a network, which trains from disk: --recipe v2."
+        )
+    return features.in_memory()
 
 
 def _sizes(parts: Mapping[str, Features], table: AffinityTable) -> str:

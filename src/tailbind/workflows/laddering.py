@@ -64,13 +64,14 @@ def ladder(
     antigen_identity: float = 0.7,
     seed: int | None = None,
     device: str = "auto",
+    cache: bool = True,
     console: Console | None = None,
 ) -> Ladder:
     """Train a recipe on every rung of `RUNGS` and hold it against trivial baselines on measured test rows.
 
     Parameters
     ----------
-    data, recipe, seed, device : as for `train`
+    data, recipe, seed, device, cache : as for `train`
     out : folder for a run per rung and `ladder.html`, `.csv`, `.md`, `.json`, `.png`; an interrupted ladder
         continues in the same folder
     overrides : as for `train`; of the split only what is in `SHARED`, as of the recipe's own split section
@@ -93,7 +94,7 @@ def ladder(
     changes = {rung: [*overrides, *_split_changes(kind, identities)] for rung, kind in RUNGS.items()}
     for rung in RUNGS:
         _check_same(RunFolder(_place(folder, rung), plan.name), recipe, [*changes[rung], *_seeded(seed)], data)
-    table = read_for(plan, data)
+    table = read_for(plan, data, cache)
     steps: list[Step] = []
     skipped: dict[str, str] = {}
     leakage: dict[str, Mapping[str, Any]] = {}
@@ -109,6 +110,7 @@ def ladder(
                 seed=seed,
                 device=device,
                 resume=True,
+                cache=cache,
                 console=console,
             )
         except (SplitError, SequenceError) as error:

@@ -15,6 +15,7 @@ from tailbind.features.pipeline import column_prefix, reads_sequences
 from tailbind.run_folder import RunFolder, first_difference
 from tailbind.runtime import environment_record, file_hash, write_json
 from tailbind.table.audit import audit
+from tailbind.table.blocks import on_disk
 from tailbind.table.grouping import find_families
 from tailbind.table.reading import has_sequences, read_table
 from tailbind.table.schema import MEASURED, AffinityTable
@@ -54,14 +55,20 @@ def prepare(
     run: RunFolder,
     device: torch.device,
     console: Console,
+    cache: bool,
 ) -> Prepared:
     """Read and split; nothing is written yet, so that a bad table leaves nothing behind."""
     files = [Path(path) for path in ([data] if isinstance(data, str | Path) else data)]
     with console.status("Reading the table …"):
-        table = read_for(plan, files)
+        table = read_for(plan, files, cache)
     for line in table.report.lines():
         say(console, line)
     _check_usable(table)
+    if (kept := on_disk(table.features)) is not None:
+        say(
+            console,
+            f"The features, {kept.nbytes / 1e9:.2g} GB, are more than half of the memory left: they stay on disk.",
+        )
     censored = int((table.relation != MEASURED).sum())
     if censored:
         takes = "'s parts take" if plan.parts else "'s model takes" if plan.is_closed_form else "'s loss takes"
@@ -90,9 +97,10 @@ def prepare(
     return Prepared(plan, run, table, rows, record, device, console)
 
 
-def read_for(plan: Plan, data: str | Path | Sequence[str | Path]) -> AffinityTable:
+def read_for(plan: Plan, data: str | Path | Sequence[str | Path], cache: bool) -> AffinityTable:
     """Read a table with what the plan's features are computed from."""
-    return read_table(data, feature_prefix=column_prefix(plan.features), sequences=reads_sequences(plan.features))
+    prefix, sequences = column_prefix(plan.features), reads_sequences(plan.features)
+    return read_table(data, feature_prefix=prefix, sequences=sequences, cache=cache)
 
 
 def _check_usable(table: AffinityTable) -> None:

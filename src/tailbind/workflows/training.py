@@ -49,6 +49,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
+    cache: bool = True,
     console: Console | None = None,
 ) -> RunSummary:
     """Train a recipe on a table of measured affinities, evaluate it, and leave a run folder.
@@ -63,6 +64,7 @@ def train(
     device : auto, cpu or cuda
     resume : continue an unfinished run exactly; start where there is none; nothing to do for a finished one
     force : replace the run in `out`
+    cache : take a long table from the user's cache, as `read_table` does
     console : where progress goes; standard output unless given
 
     Returns
@@ -96,7 +98,7 @@ def train(
         return RunSummary(run.path, plan.name, run.read_json(run.metrics))
     if going_on:
         check_same_recipe(run, plan)
-    prepared = prepare(data, recipe, changes, plan, run, chosen, console)
+    prepared = prepare(data, recipe, changes, plan, run, chosen, console, cache)
     begun = going_on and run.environment.exists() and run.split.exists()
     if begun:
         check_same_data(prepared)

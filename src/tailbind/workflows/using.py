@@ -1,6 +1,8 @@
 """`tailbind predict` and `tailbind evaluate`: a finished run on other tables."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,25 @@ from tailbind.reporting.tables import (
     number,
 )
 from tailbind.run_folder import open_run
-from tailbind.runtime import computing_on, file_hash, write_json, write_text, writing
+from tailbind.runtime import check_empty, computing_on, file_hash, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.grouping import find_families
 from tailbind.table.schema import MEASURED, AffinityTable
+from tailbind.table.writing import writing_frames
 from tailbind.workflows.plan import resolve
 from tailbind.workflows.progress import default_console, working
 from tailbind.workflows.scoring import judged_rows, score
 
 SEEN = " The run was trained on rows of this very table: these figures say nothing about new ones."
 FORMATS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was written: how many rows, and how many of them without a prediction."""
+
+    n_rows: int
+    n_empty: int
 
 
 def predict(
@@ -48,6 +59,9 @@ def predict(
     notify: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Predict every row of a table, with or without labels.
+
+    The table is read and predicted a stretch of rows at a time; only the predictions are held in memory. Where not
+    even they fit, `write_predictions` holds none.
 
     Parameters
     ----------
@@ -64,22 +78,67 @@ def predict(
         row of the table in its order; empty for rows without features. From sequences also `unseen`: what of
         the row training never saw, in words.
     """
+    frames: list[pl.DataFrame] = []
+    _predict(run, data, out, device, notify, frames.append)
+    return pl.concat(frames)
+
+
+def write_predictions(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    device: str = "auto",
+    notify: Callable[[str], None] = lambda _: None,
+) -> Predicted:
+    """Write what `predict` returns to a CSV or Parquet file, whole or not at all, however long the table is."""
+    counted: list[Predicted] = []
+    _predict(
+        run,
+        data,
+        out,
+        device,
+        notify,
+        lambda frame: counted.append(Predicted(len(frame), frame["predicted_pkd"].null_count())),
+    )
+    return Predicted(sum(part.n_rows for part in counted), sum(part.n_empty for part in counted))
+
+
+def _predict(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path | None,
+    device: str,
+    notify: Callable[[str], None],
+    take: Callable[[pl.DataFrame], None],
+) -> None:
+    """Predict a table, a stretch of rows at a time, into a file where one is given; `take` is given each of them."""
     target = None if out is None else Path(out)
     if target is not None:
         _check_target(target)
     predictor = load(run, device)
     _tell_if_unfinished(run, notify)
-    table = predictor.read(data)
-    for line in table.report.lines():
+    tables = predictor.stretches(data)
+    n_unseen, first = 0, None
+    with (
+        nullcontext(lambda _: None) if target is None else writing_frames(target) as write,
+        working(default_console(stderr=True), "Predicting", notify),
+        computing_on(device),
+    ):
+        for table in tables:
+            frame = predictor.predict(table)
+            if "unseen" in frame.columns:
+                unseen = frame.filter(pl.col("unseen").is_not_null())
+                first = first or (unseen.row(0, named=True) if len(unseen) else None)
+                n_unseen += len(unseen)
+            write(frame)
+            take(frame)
+    for line in tables.report.lines():
         notify(line)
-    with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
-        frame = predictor.predict(table)
-    if "unseen" in frame.columns:
-        _tell_unseen(frame["row_id"], frame["unseen"], notify, " See the column unseen.")
-    if target is not None:
-        with writing(target) as handle:
-            frame.write_csv(handle) if target.suffix == ".csv" else frame.write_parquet(handle)
-    return frame
+    if first is not None:
+        _tell_unseen(
+            n_unseen, tables.report.n_read, first["unseen"], first["row_id"], notify, " See the column unseen."
+        )
 
 
 def evaluate(
@@ -88,6 +147,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     device: str = "auto",
+    cache: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Hold a trained run against another measured table.
@@ -95,6 +155,7 @@ def evaluate(
     Parameters
     ----------
     run, data, device, notify : as for `predict`; the table needs labels
+    cache : take a long table from the user's cache, as `read_table` does
     out : folder for `metrics.json`, `predictions.csv`, `evaluation.txt`, `report.html`; none unless given
 
     Returns
@@ -108,7 +169,7 @@ def evaluate(
         check_empty(folder)
     predictor = load(run, device)
     _tell_if_unfinished(run, notify)
-    table = predictor.read(data, labels=True)
+    table = predictor.read(data, labels=True, cache=cache)
     for line in table.report.lines():
         notify(line)
     with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
@@ -119,8 +180,11 @@ def evaluate(
         raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
     n_unseen = None
     if features.unseen is not None:
-        unseen = pl.Series(np.where(known, features.unseen, "").astype(object), dtype=pl.String).replace("", None)
-        n_unseen = _tell_unseen(table.frame["row_id"], unseen, notify)
+        rows = np.flatnonzero(known & (features.unseen != ""))
+        n_unseen = len(rows)
+        if n_unseen:
+            row_id = table.frame["row_id"][int(rows[0])]
+            _tell_unseen(n_unseen, len(table), str(features.unseen[rows[0]]), row_id, notify)
     families = find_families(table.frame)
     clusters = None if families.index is None else families.index[known]
     marked = resolve(stated_recipe(predictor.checkpoint.recipe)).marked_labels
@@ -221,23 +285,21 @@ def _tables(figures: Mapping[str, Any], overall: str, by_bin: str) -> list[Table
     ]
 
 
-def _tell_unseen(row_ids: pl.Series, unseen: pl.Series, notify: Callable[[str], None], more: str = "") -> int:
-    """Tell of rows with something that training never saw, and return how many there are.
+def _tell_unseen(
+    n_unseen: int, n_rows: int, example: str, row_id: str, notify: Callable[[str], None], more: str = ""
+) -> None:
+    """Warn of rows with something that training never saw.
 
     Parameters
     ----------
-    row_ids : (n_samples,) text
-    unseen : (n_samples,) what it is, null where nothing
+    n_unseen, n_rows : how many there are, of how many
+    example, row_id : what it is in the first of them, and which that is
     more : what to say after it
     """
-    rows = unseen.is_not_null().arg_true()
-    if len(rows):
-        first = rows[0]
-        notify(
-            f"Warning: {len(rows):,} of {len(unseen):,} rows have something that training never saw, such as "
-            f"{unseen[first]} (row_id {row_ids[first]}); trust their predictions less.{more}"
-        )
-    return len(rows)
+    notify(
+        f"Warning: {n_unseen:,} of {n_rows:,} rows have something that training never saw, such as "
+        f"{example} (row_id {row_id}); trust their predictions less.{more}"
+    )
 
 
 def _tell_if_unfinished(run: str | Path, notify: Callable[[str], None]) -> None:
@@ -254,12 +316,6 @@ def _trained_on(run: Path, data: str | Path | Sequence[str | Path]) -> bool:
     if not folder.environment.exists():
         return False
     return bool(folder.read_json(folder.environment).get("data_sha256") == file_hash(files))
-
-
-def check_empty(folder: Path) -> None:
-    """Refuse a folder that holds anything."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"--out {folder} must be a new or empty folder; it is not. Choose another name.")
 
 
 def _check_target(target: Path) -> None:
