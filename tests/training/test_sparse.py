@@ -116,7 +116,7 @@ def test_it_is_what_it_would_be_with_the_block_made_dense(X: Features, y: np.nda
         def forward(self, columns: torch.Tensor) -> torch.Tensor:
             return self.layers(torch.cat([columns[:, :2], columns[:, 2:] @ self.weight], dim=1))
 
-    options, model = replace(OPTIONS, epochs=3), replace(MODEL, batch_norm=False)
+    options, model = replace(OPTIONS, epochs=3), replace(MODEL, batch_norm=False, dropout=0.0)
     learner = trainer(X, y, options, model=model)
     other = trainer(X, y, options, model=model).network
     inner = other.members[0]

@@ -235,12 +235,12 @@ def test_a_constant_label_is_refused(simulated_csv: Path, tmp_path: Path) -> Non
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
     simulated_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Trainer._train_member
+    honest = Trainer._train_members
 
     def diverging(self: Trainer, *arguments: object) -> float:
         return float("nan") if self.epoch == 2 else honest(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_train_member", diverging)
+    monkeypatch.setattr(Trainer, "_train_members", diverging)
     with pytest.raises(
         TrainingError, match=r"nan in epoch 3\. .* Last good checkpoint: .*best_model_v2.pth \(epoch \d"
     ):

@@ -37,13 +37,22 @@ class EmbeddingPerceptron(nn.Module):
 
     def forward(self, dense: Tensor, *sparse: Tensor) -> Tensor:
         """Return (n, n_outputs) for a dense block and, where there is one, a sparse one, as `InputTensors` has them."""
+        output: Tensor = self.layers(self.read(dense, *sparse))
+        return output
+
+    def read(self, dense: Tensor, *sparse: Tensor) -> Tensor:
+        """Return (n, n_inputs) what the layers read."""
         dense = dense if self.reads_dense else dense[:, :0]
         read = dense if self.spread is None else self.spread(dense)
         if sparse and self.embedding is not None:
             indices, offsets, values = sparse
             read = torch.cat([read, self.embedding(indices, offsets, per_sample_weights=values)], dim=1)
-        output: Tensor = self.layers(read)
-        return output
+        return read
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Return what is learned before the layers."""
+        inlets = (inlet for inlet in (self.embedding, self.spread) if inlet is not None)
+        return [parameter for inlet in inlets for parameter in inlet.parameters()]
 
 
 def prepare(member: nn.Module, weight: Tensor, X: Features, rows: Rows, silent: NDArray[np.bool_] | None) -> None:

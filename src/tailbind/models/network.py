@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tailbind.models.contract import CHUNK, FloatArray, Inputs, Rows, as_features, check_residues, mean_and_sd
 from tailbind.models.tensors import InputTensors, as_tensors
+from tailbind.models.together import Together, together
 from tailbind.options import read_options
 from tailbind.table.features import Features
 
@@ -111,6 +112,10 @@ class Network:
     def device(self) -> torch.device:
         """Where the members are."""
         return next(self.members[0].parameters()).device
+
+    def together(self) -> list[Together]:
+        """Return the members in groups that are trained at once; until `to`, members and groups share their weights."""
+        return together(self.members)
 
     def start_at(self, pkd: float) -> None:
         """Add `pkd` to every member's outputs, by the bias of its last layer.
@@ -264,6 +269,7 @@ class Network:
 def occurring(features: Features, rows: Rows) -> NDArray[np.bool_]:
     """Return (n_dense,) whether any of `rows` is not zero in a dense column."""
     found = np.zeros(features.dense.shape[1], bool)
+    rows = np.sort(rows)
     for start in range(0, len(rows), CHUNK):
         found |= (features.dense[rows[start : start + CHUNK]] != 0).any(axis=0)
     return found

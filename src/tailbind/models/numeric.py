@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tailbind.models.contract import Rows
 from tailbind.options import bounded, one_of
+from tailbind.table.blocks import on_disk
 from tailbind.table.features import Features
 
 NONE, PIECEWISE_LINEAR, PERIODIC = "none", "piecewise_linear", "periodic"
@@ -54,6 +55,10 @@ class Numerical:
         if self.numerical_embedding == PERIODIC:
             return Periodic(n_columns, self.numerical_dim, self.numerical_frequency)
         return PiecewiseLinear(n_columns, self.numerical_dim, self.numerical_bins)
+
+
+#: Rows whose quantiles stand for those of a table that stays on disk.
+MOST_RANKED: Final = 100_000
 
 
 class Spread(nn.Module):
@@ -106,8 +111,10 @@ class PiecewiseLinear(Spread):
         """Put the ends of bins at quantiles of the training rows."""
         edges = self.get_buffer("edges")
         shares = np.linspace(0, 1, edges.shape[1])
+        chosen = rows if on_disk(X.dense) is None else rows[:: max(1, len(rows) // MOST_RANKED)]
+        dense = X.dense[chosen]
         for column in range(len(edges)):
-            values = X.dense[rows, column]
+            values = dense[:, column]
             edges[column] = torch.from_numpy(np.quantile(values, shares).astype(np.float32))
 
     def shares(self, dense: Tensor) -> Tensor:

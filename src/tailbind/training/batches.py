@@ -1,5 +1,6 @@
 """Which rows are in which batch of an epoch: shuffled, or with every affinity bin in every batch."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,16 +18,24 @@ class Epoch:
 
     Attributes
     ----------
-    rows : row numbers of each batch
-    factor : of each batch, (n,) what a row's weight is multiplied by; None where by nothing
+    rows : (n_draws,) row numbers, batch after batch
+    sizes : of the batches
+    factor : (n_draws,) what a row's weight is multiplied by; None where by nothing
     """
 
-    rows: list[Tensor]
-    factor: list[Tensor] | None = None
+    rows: Tensor
+    sizes: list[int]
+    factor: Tensor | None = None
 
-    def to(self, device: torch.device) -> "Epoch":
-        """Return the same on a device, taken there all at once."""
-        return Epoch(_moved(self.rows, device), None if self.factor is None else _moved(self.factor, device))
+    @property
+    def batches(self) -> list[slice]:
+        """Where each batch is in `rows`.
+
+        >>> Epoch(torch.arange(5), [3, 2]).batches
+        [slice(0, 3, None), slice(3, 5, None)]
+        """
+        ends = list(itertools.accumulate(self.sizes))
+        return [slice(stop - size, stop) for size, stop in zip(self.sizes, ends, strict=True)]
 
 
 class Batching(Protocol):
@@ -45,7 +54,35 @@ class Shuffled:
 
     def __call__(self, size: int, generator: torch.Generator) -> Epoch:
         """Return the batches of an epoch."""
-        return Epoch(batches(torch.from_numpy(self.rows)[torch.randperm(len(self.rows), generator=generator)], size))
+        order = torch.from_numpy(self.rows)[torch.randperm(len(self.rows), generator=generator)]
+        return Epoch(order, batch_sizes(len(order), size))
+
+
+@dataclass(frozen=True)
+class ShuffledBlocks:
+    """Every row once, the rows of a few blocks of the table at a time, blocks and rows in random order.
+
+    So rows that stay on disk are read a block at a time. Batches differ from those of `Shuffled` in that their rows
+    come from a few blocks: where a table is sorted, such as by data set, shuffle it first.
+
+    Attributes
+    ----------
+    rows : training rows
+    block : (n_rows,) the block of each
+    at_once : blocks whose rows are shuffled together
+    """
+
+    rows: NDArray[np.intp]
+    block: NDArray[np.intp]
+    at_once: int = 8
+
+    def __call__(self, size: int, generator: torch.Generator) -> Epoch:
+        """Return the batches of an epoch."""
+        block = torch.from_numpy(self.block)
+        turn = torch.randperm(int(block.max()) + 1, generator=generator)[block] // self.at_once
+        order = torch.randperm(len(self.rows), generator=generator)
+        order = order[torch.argsort(turn[order], stable=True)]
+        return Epoch(torch.from_numpy(self.rows)[order], batch_sizes(len(order), size))
 
 
 @dataclass(frozen=True)
@@ -99,19 +136,21 @@ class Stratified:
             for place, share in enumerate(torch.tensor_split(of_bin[order], torch.from_numpy(ends[:-1]))):
                 dealt[place].append(share)
                 factors[place].append(torch.full((len(share),), factor, dtype=torch.float32))
-        return Epoch([torch.cat(of) for of in dealt], [torch.cat(of) for of in factors])
+        sizes = [sum(len(share) for share in of) for of in dealt]
+        rows, factor = (torch.cat([share for of in batches for share in of]) for batches in (dealt, factors))
+        return Epoch(rows, sizes, factor)
 
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Return `order` in batches; a last batch of one row joins the one before, for BatchNorm needs two.
+def batch_sizes(n: int, size: int) -> list[int]:
+    """Return the sizes of the batches of n rows; a last batch of one row joins the one before, for BatchNorm needs two.
 
-    >>> [len(batch) for batch in batches(torch.arange(9), 4)]
-    [4, 5]
+    >>> batch_sizes(9, 4), batch_sizes(10, 4)
+    ([4, 5], [4, 4, 2])
     """
-    pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
+    sizes = [min(size, n - start) for start in range(0, n, size)]
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes
 
 
 def _fewest_batches(counts: NDArray[np.intp], least: int, size: int) -> int:
@@ -124,8 +163,3 @@ def _fewest_batches(counts: NDArray[np.intp], least: int, size: int) -> int:
     while int(np.maximum(-(-counts // n_batches), least).sum()) > size:
         n_batches += 1
     return n_batches
-
-
-def _moved(pieces: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Return pieces on a device, taken there as one."""
-    return list(torch.split(torch.cat(pieces).to(device), [len(piece) for piece in pieces]))

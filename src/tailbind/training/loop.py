@@ -1,40 +1,53 @@
 """The training loop. It knows no files: what is to happen after an epoch is handed in.
 
-An ensemble's members are trained in turn within each epoch. Every member has its own random stream for
-batches and dropout, so that it becomes exactly what it would have become alone with its seed.
+An ensemble's members are trained at once where they can be, see `models.together`, else in turn within each epoch.
+On a CPU as many groups of them as there are threads are trained side by side.
+Every member has its own random streams for batches and dropout, and its own optimizer, so that it becomes what it would
+have become alone with its seed, to rounding.
 """
 
-import copy
+import contextlib
+import itertools
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tailbind.errors import TrainingError
 from tailbind.models.contract import Inputs
 from tailbind.models.network import Network
 from tailbind.models.tensors import InputTensors, as_tensors
+from tailbind.models.together import Together
+from tailbind.runtime import available_bytes, each_a_thread
 from tailbind.scale import bin_index
-from tailbind.training.batches import Batching, Shuffled, Stratified
+from tailbind.table.blocks import BLOCK_ROWS, Blocks
+from tailbind.training.batches import Batching, Shuffled, ShuffledBlocks, Stratified
 from tailbind.training.losses import NormalNoise, sides
 from tailbind.training.member import (
     Average,
     Loss,
+    LossOptions,
     Member,
     NoisyLoss,
     RowLoss,
     fresh_stream,
+    learned_by,
     optimizer_of,
     own_loss,
 )
 from tailbind.training.selection import VAL_LOSS, validation_score
 from tailbind.training.stages import Stage, TrainingOptions
+
+#: Bytes of features that are read into memory together at most, where they stay on disk; and what share of the free.
+READ_AT_ONCE: Final = 256 << 20
+SHARES_OF_MEMORY: Final = 8
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,9 @@ class Trainer:
         side = sides(relation)[validation] if loss.takes_bounds else np.zeros(len(validation), np.float32)
         self._judged = y[validation], side
         self._members: list[Member] = []
+        self._groups = network.together()
+        self._stopped = threading.Event()
+        self._by_blocks = isinstance(self._X.dense, Blocks)
         if options.start_at_mean or loss.takes_bounds:
             # Beyond a bound the loss is flat. A network that came from pKd 0 would be scaled up until its
             # measured rows fit, with nothing to hold those below a floor: they would end several pKd too low.
@@ -171,6 +187,7 @@ class Trainer:
             "best_score": self.best_score,
             "best_weights": self.best_weights,
             "best_losses": self._best_losses,
+            "by_blocks": self._by_blocks,
             "members": [member.state() for member in self._members],
         }
 
@@ -183,13 +200,14 @@ class Trainer:
         self.best_score = float(state.get("best_score", self.best_val_loss))  # the same before there was a choice
         self.best_weights = [dict(weights) for weights in state["best_weights"]]
         self._best_losses = [dict(of_loss) for of_loss in state.get("best_losses", [{}] * len(self.best_weights))]
+        self._by_blocks = bool(state.get("by_blocks", self._by_blocks))  # wherever the features are this time
         self._enter(self._stage_of(max(self.epoch, 1)))
         for member, saved in zip(self._members, state["members"], strict=True):
-            fresh = member.random
-            member.load_state(saved)
-            if member.random.shape != fresh.shape:
+            fresh = member.stream.get_state()
+            if saved["random"].shape != fresh.shape:
                 self.notify("Resuming on another kind of device: dropout draws differ from an uninterrupted run's.")
-                member.random = fresh
+                saved = {**saved, "random": fresh}
+            member.load_state(saved)
 
     def _stage_of(self, epoch: int) -> int:
         """Return the index of the stage that an epoch, counted from 1, belongs to."""
@@ -201,23 +219,26 @@ class Trainer:
         stage = self.stages[index]
         before = self._members
         self._members = []
+        learned = [own for group in self._groups for own in group.parameters()]
         for number, module in enumerate(self.network.members):
             seed = self.options.seed + number
             if before:
-                loss, sampler, random = before[number].loss, before[number].sampler, before[number].random
+                loss, sampler, stream = before[number].loss, before[number].sampler, before[number].stream
             else:
-                loss, sampler, random = (
+                loss, sampler, stream = (
                     own_loss(self.loss, self.network.device),
                     torch.Generator().manual_seed(seed),
                     fresh_stream(seed, self.network.device),
                 )
-            optimizer = optimizer_of(stage.optimizer, module, loss)
+            optimizer = optimizer_of(stage.optimizer, learned[number], loss)
             average = Average(module, self.options.ema_decay) if self.options.ema_decay else None
             schedule = stage.schedule(optimizer)
-            self._members.append(Member(module, loss, optimizer, schedule, sampler, random, average))
+            self._members.append(Member(module, learned[number], loss, optimizer, schedule, sampler, stream, average))
         if self.options.stratified:
             bins = bin_index(self._labels[stage.rows])
             self._batching: Batching = Stratified(stage.rows, bins, self.options.rows_per_bin)
+        elif self._by_blocks:
+            self._batching = ShuffledBlocks(stage.rows, stage.rows // BLOCK_ROWS)
         else:
             self._batching = Shuffled(stage.rows)
 
@@ -248,7 +269,7 @@ class Trainer:
         is_best = score < self.best_score
         if is_best:
             self.best_epoch, self.best_val_loss, self.best_score = epoch, val_loss, score
-            self.best_weights = [copy.deepcopy(dict(m.module.state_dict())) for m in self._members]
+            self.best_weights = [member.weights() for member in self._members]
             self._best_losses = [m.loss_state() for m in self._members]
         rows_per_second = len(stage.rows) * len(self._members) / max(seconds, 1e-9)
         return EpochResult(
@@ -262,7 +283,7 @@ class Trainer:
         while True:
             saved = [member.state() for member in self._members]
             try:
-                return float(np.mean([self._train_member(m, stage, epochs_done) for m in self._members]))
+                return self._train_members(stage, epochs_done)
             except torch.OutOfMemoryError:
                 if self.batch_size // 2 < 2:
                     raise TrainingError(
@@ -276,34 +297,74 @@ class Trainer:
                 member.load_state(state)
             torch.cuda.empty_cache()
 
-    def _train_member(self, member: Member, stage: Stage, epochs_done: int) -> float:
-        """Train one member for one epoch of its stage; return its mean loss."""
+    def _train_members(self, stage: Stage, epochs_done: int) -> float:
+        """Train all members for one epoch of a stage; return the mean of their mean losses."""
+        members = iter(self._members)
+        work = [(group, list(itertools.islice(members, len(group.members)))) for group in self._groups]
+        n_threads = min(len(work), torch.get_num_threads()) if all(group.side_by_side for group in self._groups) else 1
+        self._stopped.clear()
+
+        def train(of_group: tuple[Together, list[Member]]) -> list[float]:
+            group, members = of_group
+            with contextlib.ExitStack() as stack:
+                for member in members:
+                    stack.enter_context(member.newest())
+                stack.enter_context(group.training([member.stream for member in members]))
+                try:
+                    return self._train_group(group, members, stage, epochs_done)
+                except BaseException:
+                    self._stopped.set()
+                    raise
+
+        with each_a_thread(n_threads) as apply:
+            try:
+                return float(np.mean([loss for losses in apply(train, work) for loss in losses]))
+            except BaseException:
+                self._stopped.set()
+                raise
+
+    def _train_group(self, group: Together, members: list[Member], stage: Stage, epochs_done: int) -> list[float]:
+        """Train members that are computed at once for one epoch of a stage; return each one's mean loss."""
         device = self.network.device
-        epoch = self._batching(self.batch_size, member.sampler).to(self._X.device)
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        parameters = list(member.module.parameters())
-        with member.in_training(device):
-            for number, batch in enumerate(epoch.rows):
+        epochs = [self._batching(self.batch_size, member.sampler) for member in members]
+        rows = torch.stack([epoch.rows for epoch in epochs])
+        order = rows.to(self._X.device)
+        there = rows.to(device)
+        y, weight, side = self._y[there], self._weight[there], self._side[there]
+        if epochs[0].factor is not None:
+            weight = weight * torch.stack([epoch.factor for epoch in epochs if epoch.factor is not None]).to(device)
+        by_losses = [parameter for member in members for parameter in learned_by(member.loss)]
+        batches = epochs[0].batches
+        total = torch.zeros(len(members), dtype=torch.float64, device=device)
+        near = slice(0, 0)
+        for number, batch in enumerate(batches):
+            if self._stopped.is_set():
+                break
+            if batch.stop > near.stop:
+                near, X = self._reach(batches, number, len(members)), self._X  # what was read before can go
+                X, local = self._X.near(order[:, near])
+            for member in members:
                 if member.schedule.by_batch:
-                    member.schedule.enter((epochs_done + number / len(epoch.rows)) / stage.epochs)
-                there = batch.to(device)
-                weight = self._weight[there]
-                if epoch.factor is not None:
-                    weight = weight * epoch.factor[number].to(device)
-                member.optimizer.zero_grad(set_to_none=True)
-                outputs = member.module(*self._X.take(batch).to(device).arguments)
-                # Where a member has several outputs, each learns from its own error: by the error of their mean they
-                # would learn to be one.
-                predicted = outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs.T
-                loss = member.loss(predicted, self._y[there], weight, self._side[there]).mean()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if self.options.clip_grad_norm:
-                    nn.utils.clip_grad_norm_(parameters, self.options.clip_grad_norm)
-                member.optimizer.step()
-                if member.average:
-                    member.average.update(member.module)
-                total += loss.detach() * len(batch)
-        return float(total) / sum(len(batch) for batch in epoch.rows)
+                    member.schedule.enter((epochs_done + number / len(batches)) / stage.epochs)
+            outputs = group.outputs(X, local[:, batch.start - near.start : batch.stop - near.start])
+            losses = _losses(members, outputs.requires_grad_(), y[:, batch], weight[:, batch], side[:, batch])
+            slope, *of_losses = torch.autograd.grad(losses.sum(), [outputs, *by_losses])
+            each = len(of_losses) // len(members)
+            for place, (member, gradients) in enumerate(zip(members, group.gradients(slope), strict=True)):
+                own = of_losses[place * each : (place + 1) * each]
+                member.step([*gradients, *own], self.options.clip_grad_norm)
+            total.add_(losses.detach(), alpha=batch.stop - batch.start)
+        return [float(of_member) for of_member in total / batches[-1].stop]
+
+    def _reach(self, batches: Sequence[slice], number: int, n_members: int) -> slice:
+        """Return how many of the batches from `number` on are read together: all, or what may come into memory."""
+        start, stop = batches[number].start, batches[-1].stop
+        if isinstance(self._X.dense, Blocks):
+            n_bytes = min(READ_AT_ONCE, available_bytes() // SHARES_OF_MEMORY) // len(self._groups)
+            most = n_bytes // max(1, self._X.dense.shape[1] * self._X.dense.dtype.itemsize * n_members)
+            fitting = [batch.stop for batch in batches[number:] if batch.stop <= start + most]
+            stop = fitting[-1] if fitting else batches[number].stop
+        return slice(start, stop)
 
     def _validate(self) -> tuple[float, list[float], Tensor]:
         """Return the validation loss of the mean prediction, the mean over the members' losses; each member's; and it.
@@ -337,6 +398,23 @@ class Trainer:
         """Return the unweighted error of (n_validation,) predictions that the best epoch is to have the least of."""
         y_true, side = self._judged
         return validation_score(self.options.select_by, y_true, predicted.cpu().numpy().astype(np.float64), side)
+
+
+def _losses(members: Sequence[Member], outputs: Tensor, y: Tensor, weight: Tensor, side: Tensor) -> Tensor:
+    """Return (n_members,) mean losses of (n_members, n, n_outputs) outputs; labels, weights, sides (n_members, n).
+
+    Where a member has several outputs, each learns from its own error: by the error of their mean they would learn to
+    be one.
+    """
+    one_output, loss = outputs.shape[-1] == 1, members[0].loss
+    by_row = not loss.compares_rows if isinstance(loss, LossOptions) else False
+    if one_output and by_row:  # then members share it
+        return loss(outputs.squeeze(-1), y, weight, side).mean(dim=1)
+    values = [
+        member.loss(own.squeeze(-1) if one_output else own.T, *of_rows).mean()
+        for member, own, *of_rows in zip(members, outputs, y, weight, side, strict=True)
+    ]
+    return torch.stack(values)
 
 
 def _noise(losses: Sequence[RowLoss]) -> list[float] | None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn, optim
 
+from tailbind.errors import TrainingError
 from tailbind.training.losses import Noise
 from tailbind.training.schedule import OptimizerOptions, Stepping
 
@@ -17,6 +18,8 @@ from tailbind.training.schedule import OptimizerOptions, Stepping
 NOISE_PACE: Final = 20.0
 #: The n-th step's weights have at least a share of 9 / (10 + n) in the average, so that the start is soon forgotten.
 _WARMUP: Final = 10
+#: Added to a norm before it divides, as PyTorch's `clip_grad_norm_` does.
+_NEVER_ZERO: Final = 1e-6
 
 
 class RowLoss(Protocol):
@@ -39,6 +42,7 @@ class NoisyLoss(Protocol):
         ...
 
 
+@runtime_checkable
 class LossOptions(Protocol):
     """What is asked of the options of any loss."""
 
@@ -114,29 +118,61 @@ class Average:
 
 @dataclass
 class Member:
-    """One network in training, and everything that makes its future: loss, optimizer, schedule, random streams."""
+    """One network in training, and everything that makes its future.
+
+    Attributes
+    ----------
+    module : the network
+    learned : what is learned of it: all its parameters, be it as one vector
+    loss, optimizer, schedule : its own
+    sampler, stream : random streams of its batches, and of dropout
+    average : of its weights, where there is one
+    """
 
     module: nn.Module
+    learned: list[nn.Parameter]
     loss: RowLoss
     optimizer: optim.Optimizer
     schedule: Stepping
     sampler: torch.Generator
-    random: Tensor
+    stream: torch.Generator
     average: Average | None = None
+
+    def step(self, gradients: Sequence[Tensor | None], clip_grad_norm: float) -> None:
+        """Take a step along gradients to `learned`, and then to what the loss learns.
+
+        Parameters
+        ----------
+        clip_grad_norm : largest norm of the gradient to `learned`; 0 does not clip
+        """
+        for parameter, gradient in zip(self._learnable, gradients, strict=True):
+            parameter.grad = gradient
+        if clip_grad_norm:
+            clip([gradient for gradient in gradients[: len(self.learned)] if gradient is not None], clip_grad_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.module)
+
+    def __post_init__(self) -> None:
+        self._learnable = [*self.learned, *learned_by(self.loss)]
 
     def state(self) -> dict[str, Any]:
         """Return all that an exact continuation needs; to be taken between epochs."""
         return copy.deepcopy(
             {
-                "weights": dict(self.module.state_dict()),
+                "weights": self.weights(),
                 "loss": self.loss_state(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "sampler": self.sampler.get_state(),
-                "random": self.random,
+                "random": self.stream.get_state(),
                 **({"average": self.average.state()} if self.average else {}),
             }
         )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights and running statistics, by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
 
     def loss_state(self) -> dict[str, Tensor]:
         """Return what the loss has learned; empty for one that learns nothing."""
@@ -152,37 +188,44 @@ class Member:
         state = copy.deepcopy(dict(state))
         self.module.load_state_dict(state["weights"])
         self.load_loss_state(state.get("loss", {}))  # absent where it was saved before any loss learned
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise TrainingError(
+                "A run can only be resumed by the version of tailbind that began it; its optimizer is another "
+                f"version's ({error}). Start over with --force."
+            ) from error
         self.schedule.load_state_dict(state["schedule"])
         self.sampler.set_state(state["sampler"])
-        self.random = state["random"]
+        self.stream.set_state(state["random"])
         if self.average:
             self.average.load_state(state["average"])
 
     @contextlib.contextmanager
-    def in_training(self, device: torch.device) -> Iterator[None]:
-        """Inside, train the newest weights, drawing from the member's own random stream."""
-        self.module.train()
+    def newest(self) -> Iterator[None]:
+        """Inside, the network holds the newest weights, where it else holds their average."""
         if self.average:
             self.average.swap(self.module)
-        with self._stream(device):
-            yield
-        if self.average:
-            self.average.swap(self.module)
-
-    @contextlib.contextmanager
-    def _stream(self, device: torch.device) -> Iterator[None]:
-        """Draw from the member's own random stream inside, and leave the global one as it was."""
-        on_gpu = device.type == "cuda"
-        get: Callable[[], Tensor] = torch.cuda.get_rng_state if on_gpu else torch.get_rng_state
-        put: Callable[[Tensor], None] = torch.cuda.set_rng_state if on_gpu else torch.set_rng_state
-        before = get()
-        put(self.random)
         try:
             yield
         finally:
-            self.random = get()
-            put(before)
+            if self.average:
+                self.average.swap(self.module)
+
+
+def clip(gradients: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients in place so that their joint norm is `largest` at most; nothing waits for a GPU.
+
+    >>> gradient = torch.tensor([3.0, 4.0])
+    >>> clip([gradient], 1.0)
+    >>> gradient
+    tensor([0.6000, 0.8000])
+    """
+    squares = [torch.dot(flat, flat) for flat in (gradient.flatten() for gradient in gradients)]
+    norm = (squares[0] if len(squares) == 1 else torch.stack(squares).sum()).sqrt()
+    factor = (largest / (norm + _NEVER_ZERO)).clamp_(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
 
 
 def own_loss(loss: RowLoss | NoisyLoss, device: torch.device) -> RowLoss:
@@ -190,15 +233,20 @@ def own_loss(loss: RowLoss | NoisyLoss, device: torch.device) -> RowLoss:
     return loss.build().to(device) if isinstance(loss, NoisyLoss) else loss
 
 
-def optimizer_of(options: OptimizerOptions, module: nn.Module, loss: RowLoss) -> optim.Optimizer:
-    """Return the optimizer of a network, and of what its loss learns: faster, and without weight decay."""
-    learned = list(loss.parameters()) if isinstance(loss, nn.Module) else []
-    if not learned:
-        return options(module.parameters())
-    of_loss: dict[str, Any] = {"params": learned, "lr": NOISE_PACE * options.lr, "weight_decay": 0.0}
-    return options([{"params": list(module.parameters())}, of_loss])
+def optimizer_of(options: OptimizerOptions, learned: list[nn.Parameter], loss: RowLoss) -> optim.Optimizer:
+    """Return the optimizer of what is learned of a network, and of what its loss learns: faster, and without decay."""
+    of_loss = learned_by(loss)
+    if not of_loss:
+        return options(learned)
+    faster: dict[str, Any] = {"params": of_loss, "lr": NOISE_PACE * options.lr, "weight_decay": 0.0}
+    return options([{"params": learned}, faster])
 
 
-def fresh_stream(seed: int, device: torch.device) -> Tensor:
-    """Return the state of a random stream on `device` that starts from `seed`."""
-    return torch.Generator(device).manual_seed(seed).get_state()
+def learned_by(loss: RowLoss) -> list[nn.Parameter]:
+    """Return what a loss learns; nothing of most."""
+    return list(loss.parameters()) if isinstance(loss, nn.Module) else []
+
+
+def fresh_stream(seed: int, device: torch.device) -> torch.Generator:
+    """Return a random stream on `device` that starts from `seed`."""
+    return torch.Generator(device).manual_seed(seed)
