@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tailbind.errors import RunError, TrainingError
 from tailbind.runtime import (
+    blas_threads_at_most,
     choose_device,
     describe_device,
     environment_record,
     file_hash,
     missing_gpu_warning,
+    threads_at_most,
     to_json,
     write_json,
     write_text,
@@ -110,6 +113,32 @@ def test_the_cpu_may_always_be_chosen() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert describe_device(torch.device("cpu")).startswith("cpu: ")
     assert "CUDA available" in describe_device(torch.device("cpu"))
+
+
+def test_threads_are_limited_inside_and_as_before_outside() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(KeyError), threads_at_most(2):
+            assert torch.get_num_threads() == 2
+            with threads_at_most(8):
+                assert torch.get_num_threads() == 2
+            raise KeyError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_numpy_s_threads_are_limited_too() -> None:
+    def n_threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with threads_at_most(1):
+            assert n_threads() == {1}
+        with blas_threads_at_most(3):
+            assert max(n_threads()) <= 2
+        assert n_threads() == {2}
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -14,9 +14,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from tailbind.errors import RunError, TrainingError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+Work = TypeVar("Work")
+Done = TypeVar("Done")
 
 
 _LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -121,6 +124,18 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     )
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse a folder for results that holds anything.
+
+    Raises
+    ------
+    RunError
+        When it does, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"--out {folder} must be a new or empty folder; it is not. Choose another name.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with writing(path) as handle:
@@ -201,6 +216,66 @@ def choose_device(name: str = "auto") -> "torch.device":
     return torch.device("cuda")
 
 
+@contextlib.contextmanager
+def threads_at_most(limit: int) -> Iterator[None]:
+    """Have PyTorch, NumPy and SciPy compute with no more than `limit` threads inside.
+
+    Threads that share little work wait for each other most of the time, and they wait busily: where another program
+    takes a core, up to thirty times longer than one thread alone needs.
+
+    >>> import torch
+    >>> with threads_at_most(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(limit, before))
+    try:
+        with blas_threads_at_most(limit):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def each_a_thread(n_threads: int) -> Iterator[Callable[[Callable[[Work], Done], Sequence[Work]], Iterator[Done]]]:
+    """Yield a `map` whose calls are made in so many threads, in each of which PyTorch computes with one alone.
+
+    With one thread it is the usual `map`, and PyTorch computes as ever.
+
+    >>> with each_a_thread(2) as apply:
+    ...     list(apply(abs, [-1, 2]))
+    [1, 2]
+    """
+    if n_threads == 1:
+        yield map
+        return
+    import torch
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # a setting of each thread's own on some systems
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n_threads, initializer=alone) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def blas_threads_at_most(limit: int) -> Iterator[None]:
+    """Have NumPy and SciPy compute with no more than `limit` threads inside; PyTorch has threads of its own."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    found = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    with threadpool_limits(min([limit, *found]), user_api="blas"):
+        yield
+
+
 def describe_device(device: "torch.device") -> str:
     """Return one line that names the device, as the first line of a run shows it."""
     import torch
@@ -220,6 +295,30 @@ def missing_gpu_warning(device: "torch.device", asked: str) -> str | None:
     if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
         return "This machine has an NVIDIA driver but PyTorch sees no GPU: install a CUDA build of PyTorch."
     return None
+
+
+def available_bytes() -> int:
+    """Return the memory that this process may still take; without a limit, where the system does not tell.
+
+    On Linux the least of what the machine has left, a container's limit and the process's own limit leave.
+    """
+    found = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number
+        group = Path("/sys/fs/cgroup")
+        limit, taken = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found.append(limit - taken + int(statistics["inactive_file"]))  # files kept in memory while there is room
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            found.append(limit - taken)
+    return max(0, min(found))
 
 
 def file_hash(paths: Sequence[Path]) -> str:

@@ -267,6 +267,28 @@ def test_of_too_many_rows_some_are_drawn_and_it_is_said() -> None:
     assert np.std(task.y[TEST]) > rmse(model, task)
 
 
+@pytest.mark.parametrize(("most", "expected"), [(150, {1}), (149, {2})])
+def test_few_rows_are_learned_by_one_thread(most: int, expected: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    likelihood = gaussian_process._likelihood_and_slope
+
+    def watched(*given: object) -> object:
+        seen.add(torch.get_num_threads())
+        return likelihood(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gaussian_process, "MOST_ALONE", most)
+    monkeypatch.setattr(gaussian_process, "STEPS", 2)
+    monkeypatch.setattr(gaussian_process, "_likelihood_and_slope", watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        GaussianProcess().fit(landscape())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == expected
+
+
 def test_only_training_rows_are_seen(fitted: Process) -> None:
     task = landscape()
     y, dense = task.y.copy(), task.X.dense.copy()

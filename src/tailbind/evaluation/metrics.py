@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from tailbind.scale import BIN_NAMES, bin_index
 
@@ -68,9 +67,8 @@ def pearson(y_true: Array, y_pred: Array, sample_weight: Array | None = None) ->
 
 def spearman(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; weights count repeated rows."""
-    if sample_weight is None:
-        return pearson(stats.rankdata(y_true), stats.rankdata(y_pred))
-    return pearson(_Ranks(y_true)(sample_weight), _Ranks(y_pred)(sample_weight), sample_weight)
+    counts = np.ones(len(y_true)) if sample_weight is None else sample_weight
+    return pearson(_Ranks(y_true)(counts), _Ranks(y_pred)(counts), sample_weight)
 
 
 def macro_rmse(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tailbind.models import MODELS
 from tailbind.models.contract import FloatArray, Inputs, Predictive, Rows, all_rows, as_features
 from tailbind.options import bounded
+from tailbind.runtime import threads_at_most
 from tailbind.scale import BIN_NAMES, bin_index
 from tailbind.table.features import Features
 
@@ -155,7 +156,8 @@ class Gate:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(criterion)  # type: ignore[no-untyped-call]
+        with threads_at_most(1):  # what is computed here is too short to be shared
+            optimizer.step(criterion)  # type: ignore[no-untyped-call]
         return cls(coefficients.detach().numpy().copy())
 
     def weights(self, opinions: Opinions) -> FloatArray:

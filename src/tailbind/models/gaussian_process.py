@@ -6,6 +6,7 @@ likeliest (Rasmussen and Williams 2006, Gaussian Processes for Machine Learning,
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
@@ -20,6 +21,7 @@ from tailbind.models.contract import FloatArray, Inputs, Problem, Rows, all_rows
 from tailbind.models.kernels import NOISE, Kernel
 from tailbind.models.points import Layout, Points, complexes, in_turn
 from tailbind.options import bounded, one_of, read_options
+from tailbind.runtime import blas_threads_at_most, threads_at_most
 from tailbind.table.features import Features
 
 BOUNDS: Final = ("measured", "drop", "expect")
@@ -36,6 +38,8 @@ STEPS: Final = 60
 MOST_LIKENESSES: Final = 2**26
 #: Numbers of one kind held at a time while tuning: few enough for memory that is there to be used again.
 STRETCH: Final = 2**20
+#: Training rows up to which one thread is as quick as several: so small a matrix is not worth sharing.
+MOST_ALONE: Final = 500
 #: Rounds in which the labels of censored rows are replaced by what the others say of them.
 ROUNDS: Final = 5
 
@@ -86,6 +90,11 @@ class GaussianProcess:
             When no training row is left to learn from.
         """
         rows = self._chosen(problem)
+        with threads_at_most(1) if len(rows) <= MOST_ALONE else nullcontext():
+            return self._fitted(problem, rows)
+
+    def _fitted(self, problem: Problem, rows: Rows) -> "Process":
+        """Return the process that has learned `rows`."""
         features = as_features(problem.X)
         layout = Layout.fit(features, rows)
         kernel = Kernel.of(layout)
@@ -146,9 +155,10 @@ class GaussianProcess:
 
         bounds = [RANGE] * int(free.sum())
         options = {"maxiter": STEPS, "maxfun": STEPS + STEPS // 3}
-        found = minimize(
-            negative_log_posterior, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options
-        )
+        with blas_threads_at_most(1):  # the search's own vectors are short; its threads would wait beside PyTorch's
+            found = minimize(
+                negative_log_posterior, start[free], jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            )
         result: FloatArray = middle.copy()
         result[free] = found.x
         return result

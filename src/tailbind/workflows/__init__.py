@@ -1,17 +1,41 @@
-"""The verbs, each a readable list of calls into the rooms below: check, train, compare, predict, embed and others."""
+"""The verbs, each a readable list of calls into the rooms below: check, train, compare, predict, embed and others.
 
-from tailbind.workflows.checking import Check, check
-from tailbind.workflows.comparing import compare
-from tailbind.workflows.demonstrating import demo
-from tailbind.workflows.embedding import Embedded, embed
-from tailbind.workflows.laddering import Ladder, ladder
-from tailbind.workflows.training import RunSummary, train
-from tailbind.workflows.using import evaluate, predict
+The names are imported when first used, so that `tailbind check` does not wait for what trains.
+"""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tailbind.workflows.checking import Check, check
+    from tailbind.workflows.comparing import compare
+    from tailbind.workflows.demonstrating import demo
+    from tailbind.workflows.embedding import Embedded, embed
+    from tailbind.workflows.laddering import Ladder, ladder
+    from tailbind.workflows.training import RunSummary, train
+    from tailbind.workflows.using import Predicted, evaluate, predict, write_predictions
+
+_HOMES = {
+    "Check": "checking",
+    "Embedded": "embedding",
+    "Ladder": "laddering",
+    "Predicted": "using",
+    "RunSummary": "training",
+    "check": "checking",
+    "compare": "comparing",
+    "demo": "demonstrating",
+    "embed": "embedding",
+    "evaluate": "using",
+    "ladder": "laddering",
+    "predict": "using",
+    "train": "training",
+    "write_predictions": "using",
+}
 __all__ = [
     "Check",
     "Embedded",
     "Ladder",
+    "Predicted",
     "RunSummary",
     "check",
     "compare",
@@ -21,4 +45,11 @@ __all__ = [
     "ladder",
     "predict",
     "train",
+    "write_predictions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tailbind.errors import RunError, SequenceError, TableError
-from tailbind.reporting import audit_plots
-from tailbind.reporting.drawing import png
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import Table
-from tailbind.runtime import to_json, write_json, write_text, writing
+from tailbind.runtime import check_empty, to_json, write_json, write_text, writing
 from tailbind.scale import BIN_NAMES, bin_index
 from tailbind.sequences.clustering import cluster
 from tailbind.sequences.identity import nearest_identity
@@ -28,7 +26,6 @@ from tailbind.table.fixing import BESIDE, LEFT_OUT, Fixed, fix
 from tailbind.table.grouping import FAMILY_IDENTITY
 from tailbind.table.reading import read_table
 from tailbind.table.schema import ABOVE, BELOW, SEQUENCES, AffinityTable
-from tailbind.workflows.using import check_empty
 
 #: Sequences that the page's picture of nearest neighbours looks up, drawn at random where there are more.
 SAMPLED: Final = 2_000
@@ -65,6 +62,7 @@ def check(
     out: str | Path | None = None,
     fix_to: str | Path | None = None,
     numbering: bool = True,
+    cache: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Check:
     """Audit a table of measured affinities before anyone trains on it.
@@ -75,6 +73,7 @@ def check(
     out : new folder for `audit.html`, `audit.txt`, `audit.json` and `flagged_rows.csv`; none unless given
     fix_to : new Parquet file for the table put right; what it leaves out goes to `….left_out.parquet` beside it
     numbering : also number the chains, which takes seconds the first time
+    cache : take a long table from the user's cache, as `read_table` does
     notify : told what reading and fixing did, a sentence at a time
 
     Raises
@@ -88,7 +87,9 @@ def check(
         check_empty(folder)
     if target is not None:
         _check_target(target)
-    everything = read_table(data, feature_prefix=None, check_range=False, keep_everything=target is not None)
+    everything = read_table(
+        data, feature_prefix=None, check_range=False, keep_everything=target is not None, cache=cache
+    )
     labelled = everything.frame["pkd"].is_not_null()
     table = everything.take(labelled.to_numpy())
     for line in table.report.lines():
@@ -251,6 +252,9 @@ def _pictures(result: Check) -> dict[str, bytes]:
     flagged = {entry.source or THE_TABLE for entry in found.named("not_pkd", "other_scale")}
     bins = bin_index(pkd)
     composition = {name: np.bincount(bins[rows], minlength=len(BIN_NAMES)).tolist() for name, rows in sources.items()}
+    from tailbind.reporting import audit_plots  # matplotlib, for which a check without a page does not wait
+    from tailbind.reporting.drawing import png
+
     pictures = {
         "Labels by source, with floors marked or suspected": png(
             audit_plots.label_histograms({name: pkd[rows] for name, rows in sources.items()}, marks, flagged)

@@ -23,10 +23,9 @@ from tailbind.reporting.drawing import png
 from tailbind.reporting.report import Report
 from tailbind.reporting.tables import Table
 from tailbind.run_folder import open_finished_run
-from tailbind.runtime import cannot_write, write_text, writing
+from tailbind.runtime import cannot_write, check_empty, write_text, writing
 from tailbind.table.schema import ABOVE, BELOW, MEASURED
 from tailbind.workflows.dividing import read_families
-from tailbind.workflows.using import check_empty
 
 
 def compare(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Comparison:

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from tailbind.evaluation.comparison import Comparison
 from tailbind.reporting.comparison_tables import comparison_table
+from tailbind.runtime import check_empty
 from tailbind.table.simulation import Landscape, write_simulated
 from tailbind.workflows.comparing import compare, headline
 from tailbind.workflows.progress import default_console, warn
 from tailbind.workflows.training import train
-from tailbind.workflows.using import check_empty
 
 #: Enough for 5,000 steps of v2 at batches of 128: it starts at pKd 0 and needs them.
 EPOCHS: Final = 46
