@@ -13,6 +13,7 @@ from tailbind.features import chain_sites
 from tailbind.features.pipeline import FeaturePipeline
 from tailbind.features.sites import FittedSites, Sites
 from tailbind.sequences.alphabet import AMINO_ACIDS
+from tailbind.sequences.residues import CHARGE, HYDROPATHY
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable, ReadingReport
 
@@ -113,8 +114,11 @@ def test_every_substitution_shows_in_a_long_antigen_of_any_kind(
 ) -> None:
     antigen = "".join(random.Random(11).choices(AMINO_ACIDS, k=1_273))
     background = antigen[:gap] + "GS" + antigen[gap + 1 :]
-    if background[place] == letter:
+    before, after = ord(background[place]), ord(letter)
+    if before == after:
         return
+    if not is_known and (HYDROPATHY[before], CHARGE[before]) == (HYDROPATHY[after], CHARGE[after]):
+        return  # of a stranger only bounded sums are told: N for Q among 1,200 foreign residues can be lost in rounding
     pair = table_of(heavy=[VH] * 2, light=[VL] * 2, antigen=[background, mutated(background, place, letter)])
     known = table_of(heavy=[VH] * 2, light=[VL] * 2, antigen=[antigen, antigen])
     features = (fit(known) if is_known else fitted).transform(pair)

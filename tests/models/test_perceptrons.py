@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tailbind.models.ensemble import EnsembleMlp
+from tailbind.models.layers import is_perceptron
 from tailbind.models.mlp import Mlp, layers_of
-from tailbind.models.perceptrons import Draws, Perceptrons, is_perceptron
-from tailbind.models.together import AT_ONCE, Alone, Stacked, together
+from tailbind.models.perceptrons import Perceptrons
+from tailbind.models.rooms import Draws
+from tailbind.models.together import AT_ONCE, Alone, Stacked, computes_alike, together
 
 SHAPES = {
     "v2": Mlp((8, 5, 4)),
@@ -190,3 +192,24 @@ def test_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     others = together(EnsembleMlp(members=2).build(3, 0).members)
     assert [type(group) for group in others] == [Alone, Alone]
     assert not any(group.side_by_side for group in others)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_trial_of_the_step_written_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passed here; failed by what computes something else, or lacks a part. The layers stay as they were."""
+    (layers,) = built(SHAPES[name], members=1)
+    before = copy.deepcopy(layers.state_dict())
+    assert computes_alike(layers)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Perceptrons, "outputs", lambda self, inputs, draws: torch.ones(1, len(inputs[0]), 1, dtype=inputs.dtype)
+        )
+        patch.setattr(Perceptrons, "gradients", lambda self, slope, to_inputs: (None, [self.weights[0].detach()]))
+        assert not computes_alike(layers)
+
+    def lacking(self: Perceptrons, inputs: Tensor, draws: object) -> Tensor:
+        raise NotImplementedError("no such kernel")
+
+    monkeypatch.setattr(Perceptrons, "outputs", lacking)
+    assert not computes_alike(layers)
+    assert all(torch.equal(value, before[key]) for key, value in layers.state_dict().items())

@@ -25,6 +25,7 @@ from tailbind.training.member import NOISE_PACE, clip
 from tailbind.training.schedule import AdamW, CosineRestarts, OneCycle, Plateau
 from tailbind.training.selection import validation_score
 from tailbind.training.stages import Stage, TrainingOptions, plan_stages
+from tailbind.training.stepping import take_step
 
 SEED = 3
 MODEL = Mlp((16, 8), dropout=0.3)
@@ -718,17 +719,16 @@ def test_the_network_is_trained_in_place(data: Data) -> None:
 # --- averaged weights --------------------------------------------------------------------------------
 
 
-def test_the_average_is_of_the_weights_after_every_step(data: Data) -> None:
+def test_the_average_is_of_the_weights_after_every_step(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     # Beside it the same training without an average: its weights after each step, averaged by hand.
     plain = trainer(data, options=replace(OPTIONS, epochs=2))
     member = plain.network.members[0]
     average = {name: tensor.clone() for name, tensor in member.state_dict().items()}
     steps = 0
-    step = plain._members[0].optimizer.step
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watched(optimizer: torch.optim.Optimizer) -> None:
         nonlocal steps
-        result = step(*args, **kwargs)
+        take_step(optimizer)
         steps += 1
         share = max(0.1, 9 / (10 + steps))
         for name, tensor in member.state_dict().items():
@@ -736,10 +736,10 @@ def test_the_average_is_of_the_weights_after_every_step(data: Data) -> None:
                 average[name] += share * (tensor - average[name])
             else:
                 average[name].copy_(tensor)
-        return result
 
-    plain._members[0].optimizer.step = watched  # type: ignore[method-assign]
-    trained(plain)
+    with monkeypatch.context() as patch:
+        patch.setattr("tailbind.training.member.take_step", watched)
+        trained(plain)
     averaged = trainer(data, options=replace(OPTIONS, epochs=2, ema_decay=0.9))
     trained(averaged)
     assert steps == 14
@@ -834,17 +834,15 @@ def test_a_state_from_before_there_was_a_choice_can_be_continued(data: Data) -> 
 # --- learning rates by the batch ---------------------------------------------------------------------
 
 
-def test_one_cycle_spans_the_whole_stage_batch_by_batch(data: Data) -> None:
+def test_one_cycle_spans_the_whole_stage_batch_by_batch(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = trainer(data, schedule=OneCycle(warmup=0.5, start=0.1, end=0.01), optimizer=AdamW(1e-2))
     seen: list[float] = []
-    optimizer = learner._members[0].optimizer
-    step = optimizer.step
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watched(optimizer: torch.optim.Optimizer) -> None:
         seen.append(optimizer.param_groups[0]["lr"])
-        return step(*args, **kwargs)
+        take_step(optimizer)
 
-    optimizer.step = watched  # type: ignore[method-assign]
+    monkeypatch.setattr("tailbind.training.member.take_step", watched)
     results = trained(learner)
     batches_in_all = 4 * 7
     expected = [1e-2 * OneCycle(warmup=0.5, start=0.1, end=0.01).share(done / batches_in_all) for done in range(28)]

@@ -3,6 +3,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 from torch import Tensor
 
@@ -65,6 +68,26 @@ def test_focal_slopes_by_hand(gamma: float) -> None:
     # d/de of w (e² + |e|^(2 + gamma)) = w (2 e + (2 + gamma) |e|^(1 + gamma) sign e)
     expected = WEIGHT * (2 * ERROR + (2 + gamma) * ERROR.abs() ** (1 + gamma) * ERROR.sign())
     assert slopes(FocalMse(gamma=gamma)) == pytest.approx(expected.tolist(), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [WeightedMse(), CensoredMse(), CensoredMse(bound_weight=0.3), *(FocalMse(gamma=gamma) for gamma in (0, 0.5, 2, 4))],
+)
+@given(arrays(np.float64, (3, 5), elements=st.floats(-6, 6)), arrays(np.int8, 5, elements=st.integers(-1, 1)))
+def test_slopes_written_out_are_those_of_automatic_differentiation(
+    loss: WeightedMse | CensoredMse | FocalMse, error: np.ndarray, side: np.ndarray
+) -> None:
+    """For one prediction a row, and for several."""
+    weight, measured = torch.arange(5.0, dtype=torch.float64), torch.linspace(4, 12, 5, dtype=torch.float64)
+    predicted = (measured + torch.from_numpy(error)).requires_grad_()
+    of_rows = measured, weight, torch.from_numpy(side.astype(np.float64))
+    values = loss(predicted, *of_rows)
+    (expected,) = torch.autograd.grad(values.sum(), predicted)
+    found, slopes_found = loss.with_slopes(predicted.detach(), *of_rows)
+    assert torch.allclose(found, values.detach(), rtol=1e-6, atol=1e-9)
+    # Below an error of 1e-6 the focal loss is taken as a parabola, whose slope differs by less than that.
+    assert torch.allclose(slopes_found, expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.0])

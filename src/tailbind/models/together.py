@@ -7,6 +7,7 @@ by PyTorch's own means.
 """
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tailbind.models.inlet import EmbeddingPerceptron
-from tailbind.models.perceptrons import Draws, Perceptrons, is_perceptron
+from tailbind.models.layers import is_perceptron
+from tailbind.models.perceptrons import Perceptrons
+from tailbind.models.rooms import Draws
 from tailbind.models.tensors import InputTensors
 
 
@@ -153,6 +156,8 @@ class Stacked:
 
 #: Perceptrons computed at once at most: so that an ensemble's activations do not add up beyond bounds.
 AT_ONCE: Final = 32
+#: Rows of a trial.
+TRIAL: Final = 16
 
 
 def together(members: Sequence[nn.Module]) -> list[Together]:
@@ -160,9 +165,37 @@ def together(members: Sequence[nn.Module]) -> list[Together]:
     if not all(is_perceptron(_layers(member)) for member in members):
         return [Alone(member) for member in members]
     on_cpu = next(members[0].parameters()).device.type == "cpu"
+    if not on_cpu and not computes_alike(_perceptron(members[0])):
+        return [Alone(member) for member in members]
     n_groups = max(-(-len(members) // AT_ONCE), min(torch.get_num_threads(), len(members)) if on_cpu else 1)
     ends = [number * len(members) // n_groups for number in range(n_groups + 1)]
     return [Stacked(members[start:stop]) for start, stop in itertools.pairwise(ends)]
+
+
+def computes_alike(layers: nn.Sequential) -> bool:
+    """Return whether a step written out gives, where the layers are, what the layers themselves give.
+
+    It is made of parts of PyTorch that are there on every device, but releases of tailbind are tested on CPUs: on any
+    other device a trial of a few rows comes first.
+    """
+    plain = copy.deepcopy(layers).train()
+    for module in plain:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    first = plain[0].get_parameter("weight")
+    inputs = torch.linspace(-1, 1, TRIAL * first.shape[1], device=first.device).sin().view(TRIAL, -1).to(first.dtype)
+    try:
+        found = Perceptrons([copy.deepcopy(plain)])
+        outputs = found.outputs(inputs.unsqueeze(0), []).clone()
+        _, (gradient,) = found.gradients(torch.ones_like(outputs), to_inputs=False)
+    except (RuntimeError, TypeError):
+        return False
+    wanted = plain(inputs)
+    slopes = torch.autograd.grad(wanted.sum(), list(plain.parameters()))
+    pairs = [(outputs[0], wanted), (gradient, torch.cat([slope.flatten() for slope in slopes]))]
+    return all(
+        torch.allclose(one, other, rtol=1e-2, atol=1e-3 * float(other.detach().abs().max())) for one, other in pairs
+    )
 
 
 def _layers(member: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tailbind.errors import TrainingError
 from tailbind.models.contract import Inputs
@@ -37,6 +37,7 @@ from tailbind.training.member import (
     Member,
     NoisyLoss,
     RowLoss,
+    SlopedLoss,
     fresh_stream,
     learned_by,
     optimizer_of,
@@ -334,10 +335,11 @@ class Trainer:
         if epochs[0].factor is not None:
             weight = weight * torch.stack([epoch.factor for epoch in epochs if epoch.factor is not None]).to(device)
         by_losses = [parameter for member in members for parameter in learned_by(member.loss)]
-        batches = epochs[0].batches
+        batches, sizes = epochs[0].batches, epochs[0].sizes
+        of_batches = zip(*(torch.split(of_row, sizes, dim=1) for of_row in (y, weight, side)), strict=True)
         total = torch.zeros(len(members), dtype=torch.float64, device=device)
         near = slice(0, 0)
-        for number, batch in enumerate(batches):
+        for number, (batch, of_rows) in enumerate(zip(batches, of_batches, strict=True)):
             if self._stopped.is_set():
                 break
             if batch.stop > near.stop:
@@ -347,13 +349,12 @@ class Trainer:
                 if member.schedule.by_batch:
                     member.schedule.enter((epochs_done + number / len(batches)) / stage.epochs)
             outputs = group.outputs(X, local[:, batch.start - near.start : batch.stop - near.start])
-            losses = _losses(members, outputs.requires_grad_(), y[:, batch], weight[:, batch], side[:, batch])
-            slope, *of_losses = torch.autograd.grad(losses.sum(), [outputs, *by_losses])
+            losses, slope, of_losses = _with_slopes(members, outputs, by_losses, *of_rows)
             each = len(of_losses) // len(members)
             for place, (member, gradients) in enumerate(zip(members, group.gradients(slope), strict=True)):
                 own = of_losses[place * each : (place + 1) * each]
                 member.step([*gradients, *own], self.options.clip_grad_norm)
-            total.add_(losses.detach(), alpha=batch.stop - batch.start)
+            total.add_(losses.mean(dim=1), alpha=batch.stop - batch.start)
         return [float(of_member) for of_member in total / batches[-1].stop]
 
     def _reach(self, batches: Sequence[slice], number: int, n_members: int) -> slice:
@@ -400,21 +401,35 @@ class Trainer:
         return validation_score(self.options.select_by, y_true, predicted.cpu().numpy().astype(np.float64), side)
 
 
-def _losses(members: Sequence[Member], outputs: Tensor, y: Tensor, weight: Tensor, side: Tensor) -> Tensor:
-    """Return (n_members,) mean losses of (n_members, n, n_outputs) outputs; labels, weights, sides (n_members, n).
+def _with_slopes(
+    members: Sequence[Member], outputs: Tensor, learned: list[nn.Parameter], y: Tensor, weight: Tensor, side: Tensor
+) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """Return (n_members, n * n_outputs) losses, and the gradients of their means to `outputs` and to what losses learn.
 
     Where a member has several outputs, each learns from its own error: by the error of their mean they would learn to
     be one.
+
+    Parameters
+    ----------
+    outputs : (n_members, n, n_outputs)
+    learned : what the members' losses learn
+    y, weight, side : (n_members, n)
     """
     one_output, loss = outputs.shape[-1] == 1, members[0].loss
-    by_row = not loss.compares_rows if isinstance(loss, LossOptions) else False
-    if one_output and by_row:  # then members share it
-        return loss(outputs.squeeze(-1), y, weight, side).mean(dim=1)
-    values = [
-        member.loss(own.squeeze(-1) if one_output else own.T, *of_rows).mean()
-        for member, own, *of_rows in zip(members, outputs, y, weight, side, strict=True)
-    ]
-    return torch.stack(values)
+    if one_output and isinstance(loss, SlopedLoss):  # then members share it
+        with torch.inference_mode():
+            losses, slopes = loss.with_slopes(outputs.squeeze(-1), y, weight, side)
+            return losses, slopes.div_(slopes.shape[1]).unsqueeze(-1), []
+    outputs = outputs.clone().requires_grad_()
+    if one_output and isinstance(loss, LossOptions) and not loss.compares_rows:
+        values = loss(outputs.squeeze(-1), y, weight, side)
+    else:
+        of_members = zip(members, outputs, y, weight, side, strict=True)
+        values = torch.stack(
+            [m.loss(own.squeeze(-1) if one_output else own.T, *of_rows).flatten() for m, own, *of_rows in of_members]
+        )
+    of_means, *of_losses = torch.autograd.grad(values.mean(dim=1).sum(), [outputs, *learned])
+    return values.detach(), of_means, of_losses
 
 
 def _noise(losses: Sequence[RowLoss]) -> list[float] | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn, optim
 from tailbind.errors import TrainingError
 from tailbind.training.losses import Noise
 from tailbind.training.schedule import OptimizerOptions, Stepping
+from tailbind.training.stepping import take_step
 
 #: How much faster a noise is learned than weights. Adam moves its logarithm by about the learning rate a step:
 #: at 1e-4, and at a mean of half that by a schedule, a fall from e² to e⁻² takes 4,000 steps instead of 80,000.
@@ -30,6 +31,15 @@ class RowLoss(Protocol):
 
         Predictions may be (k, n), of k outputs; then so are the losses.
         """
+        ...
+
+
+@runtime_checkable
+class SlopedLoss(Protocol):
+    """A loss of single rows that knows its slopes."""
+
+    def with_slopes(self, predicted: Tensor, measured: Tensor, weight: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses, as `RowLoss` does, and the slope of each in its prediction."""
         ...
 
 
@@ -138,6 +148,7 @@ class Member:
     stream: torch.Generator
     average: Average | None = None
 
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None], clip_grad_norm: float) -> None:
         """Take a step along gradients to `learned`, and then to what the loss learns.
 
@@ -149,7 +160,7 @@ class Member:
             parameter.grad = gradient
         if clip_grad_norm:
             clip([gradient for gradient in gradients[: len(self.learned)] if gradient is not None], clip_grad_norm)
-        self.optimizer.step()
+        take_step(self.optimizer)
         if self.average:
             self.average.update(self.module)
 
@@ -222,8 +233,8 @@ def clip(gradients: Sequence[Tensor], largest: float) -> None:
     tensor([0.6000, 0.8000])
     """
     squares = [torch.dot(flat, flat) for flat in (gradient.flatten() for gradient in gradients)]
-    norm = (squares[0] if len(squares) == 1 else torch.stack(squares).sum()).sqrt()
-    factor = (largest / (norm + _NEVER_ZERO)).clamp_(max=1.0)
+    norm = (squares[0] if len(squares) == 1 else torch.stack(squares).sum()).sqrt_()
+    factor = norm.add_(_NEVER_ZERO).reciprocal_().mul_(largest).clamp_(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor)
 
