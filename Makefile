@@ -10,14 +10,15 @@ export OMP_NUM_THREADS ?= 1
 demo: $(VENV)/core
 	$(BIN)/tailbind demo --out demo
 
+# Two processes, a file of tests at a time: what a file's tests share is made once.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .

@@ -30,5 +30,5 @@ def test_the_notebook_runs(simulated_csv: Path, tmp_path: Path, monkeypatch: pyt
     text = "".join(output.get("text", "") for output in outputs)
     assert "Comparison: v1 vs v2" in text
     assert "epoch 2/2" in text
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     assert (tmp_path / "models" / "tailbind_results.zip").exists()

@@ -19,7 +19,7 @@ FORMAT: Final = "tailbind checkpoint"
 #: Raised whenever a checkpoint of before cannot be read as one of now.
 VERSION: Final = 1
 
-MODEL, RESUME = "model", "resume"
+MODEL, RESUME, CALIBRATION = "model", "resume", "calibration"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,21 @@ def load_state(path: Path, content: str) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        For a file that is missing, truncated, not a checkpoint, of another version, or holds code.
+        For a file that is missing, truncated, not a checkpoint, of another version or content, or holds code.
+    """
+    found, state = load_any_state(path)
+    if found != content:
+        raise CheckpointError(f"{path} must hold a {content} state; got a {found} state.")
+    return state
+
+
+def load_any_state(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read what `save_state` wrote, whatever it is of: its content and the state.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_state` does, but for the content.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} must be a tailbind checkpoint; there is no such file.")
@@ -104,9 +118,8 @@ def load_state(path: Path, content: str) -> dict[str, Any]:
             f"{path} must be a checkpoint of version {VERSION}; got version {found}. "
             "Train again, or use the tailbind that wrote it."
         )
-    if state.get("content") != content:
-        raise CheckpointError(f"{path} must hold a {content} state; got a {state.get('content')} state.")
-    return {key: _native(value) for key, value in state.items() if key not in ("format", "version", "content")}
+    kept = {key: _native(value) for key, value in state.items() if key not in ("format", "version", "content")}
+    return str(state.get("content")), kept
 
 
 def _is_whole(path: Path) -> bool:

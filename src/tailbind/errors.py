@@ -11,7 +11,8 @@
         ├── SplitError       a split that cannot keep its promise
         ├── CheckpointError  a checkpoint: truncated, foreign, of another version
         ├── RunError         a run folder: occupied, unfinished, not writable
-        └── TrainingError    training cannot go on: no such device, a loss that is not finite
+        ├── TrainingError    training cannot go on: no such device, a loss that is not finite
+        └── ServeError       a server cannot start: address taken, package missing, key unfit
 
 Every message says what must hold, what was found (file, column, first rows) and what to do.
 A programming mistake inside tailbind is not one of these and shows its traceback.
@@ -55,6 +56,10 @@ class RunError(TailbindError):
 
 class TrainingError(TailbindError):
     """Training cannot start or cannot go on."""
+
+
+class ServeError(TailbindError):
+    """A server cannot be started as asked."""
 
 
 def nearest(word: str, choices: Iterable[str], label: str = "known") -> str:

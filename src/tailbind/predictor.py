@@ -1,7 +1,7 @@
 """A run folder and a table → predictions. Nothing of training is imported here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tailbind.checkpoint import Checkpoint, load_checkpoint
-from tailbind.errors import CheckpointError
+from tailbind.checkpoint import CALIBRATION, Checkpoint, load_checkpoint
+from tailbind.errors import CheckpointError, RunError
+from tailbind.evaluation.calibration import Applied, Conformal
+from tailbind.evaluation.coverage import interval_columns
+from tailbind.export_folder import STATE, load_beside, read_export
+from tailbind.features.domain import Domain
 from tailbind.features.pipeline import FeaturePipeline, column_prefix, reads_sequences
 from tailbind.models import MODELS
 from tailbind.models.contract import Predictive
+from tailbind.models.doubt import doubt
 from tailbind.run_folder import first_difference, open_run
 from tailbind.runtime import choose_device
 from tailbind.scale import bin_names, kd_from_pkd
@@ -32,11 +37,17 @@ class Predictor:
     checkpoint : what was loaded
     features : the fitted feature pipeline
     model : the fitted model
+    intervals : what makes intervals and tail probabilities; None where the run has none
+    calibrated : how they were calibrated, as in `metrics.json`
+    domain : what training knew; None of a single checkpoint, and of runs of earlier versions
     """
 
     checkpoint: Checkpoint
     features: FeaturePipeline
     model: Predictive
+    intervals: Conformal | None = None
+    calibrated: Mapping[str, Any] = field(default_factory=dict)
+    domain: Domain | None = None
 
     def read(
         self, paths: str | Path | Sequence[str | Path], *, labels: bool = False, cache: bool = True
@@ -78,15 +89,31 @@ class Predictor:
         assert pkd is not None
         return pkd, sd
 
-    def predict(self, table: AffinityTable) -> pl.DataFrame:
+    def applied(
+        self, features: Features, pkd: NDArray[np.float64], sd: NDArray[np.float64] | None, rows: NDArray[np.intp]
+    ) -> Applied | None:
+        """Return the conformal distributions of rows with features, from predictions of all; None without intervals."""
+        if self.intervals is None:
+            return None
+        inputs, spread, landscape = doubt(features, rows, pkd[rows], None if sd is None else sd[rows])
+        return self.intervals.apply(pkd[rows], inputs, spread, landscape)
+
+    def predict(self, table: AffinityTable, level: float | None = None) -> pl.DataFrame:
         """Return a row per row of `table`, in its order.
+
+        Parameters
+        ----------
+        level : share of measured values that intervals are to hold; that of the recipe unless given
 
         Returns
         -------
         DataFrame
             `row_id, predicted_pkd, predicted_kd_nm, affinity_bin`, and `predicted_sd` over the members of an
             ensemble; all but `row_id` null for rows without features. Where features are computed from sequences,
-            also `unseen`: what of the row training never saw, in words, null where nothing.
+            also `unseen`: what of the row training never saw, in words, null where nothing. Where the run has
+            intervals, `pkd_low, pkd_high, p_below_5, p_above_9, p_above_11`; a bound is null where calibration rows
+            are too few for the level. Where it tells what training knew, `antibody_identity` and `antigen_identity`,
+            each to the nearest of training where that had any, and `domain`: inside, edge or outside.
         """
         features = self.compute_features(table)
         pkd, sd = self.predict_pkd(features)
@@ -101,12 +128,19 @@ class Predictor:
         )
         if sd is not None:
             frame = frame.with_columns(pl.Series("predicted_sd", sd))
+        rows = np.flatnonzero(known)
+        if (sure := self.applied(features, pkd, sd, rows)) is not None:
+            for name, values in interval_columns(sure, level).items():
+                of_all = np.full(len(pkd), np.nan)
+                of_all[rows] = np.where(np.isfinite(values), values, np.nan)
+                frame = frame.with_columns(pl.Series(name, of_all))
         if features.unseen is not None:
             unseen = np.where(known, features.unseen, "").astype(object)
             frame = frame.with_columns(pl.Series("unseen", unseen, dtype=pl.String))
         numbers = pl.col(pl.Float64).fill_nan(None)
         texts = pl.col("affinity_bin", *(["unseen"] if features.unseen is not None else []))
-        return frame.with_columns(numbers, texts.replace("", None))
+        frame = frame.with_columns(numbers, texts.replace("", None))
+        return frame if self.domain is None else frame.hstack(self.domain.judge(table, features, pkd))
 
 
 def load(run: str | Path, device: str = "auto") -> Predictor:
@@ -114,7 +148,7 @@ def load(run: str | Path, device: str = "auto") -> Predictor:
 
     Parameters
     ----------
-    run : a run folder (its best model on validation), or a `.pth` file of one
+    run : a run folder (its best model on validation), an exported one, or a `.pth` file of one
     device : auto, cpu or cuda
 
     Raises
@@ -122,16 +156,37 @@ def load(run: str | Path, device: str = "auto") -> Predictor:
     RunError, CheckpointError
         When the folder is no run, or the checkpoint is damaged or belongs to another recipe.
     """
-    path = Path(run)
+    path, intervals, calibrated, domain = Path(run), None, {}, None
     if path.suffix == ".pth" and not path.is_dir():
         checkpoint = load_checkpoint(path)
     else:
         folder = open_run(path)
-        path = folder.best_model
-        checkpoint = load_checkpoint(path)
+        path = folder.path / STATE if folder.is_export else folder.best_model
+        checkpoint = read_export(folder) if folder.is_export else load_checkpoint(path)
         check_recipe(path, checkpoint, folder.read_json(folder.config))
+        if (state := load_beside(folder, folder.calibration, CALIBRATION)) is not None:
+            intervals, calibrated = Conformal.from_state(state), dict(state["calibrated"])
+        domain = read_domain(folder.domain) if folder.domain.exists() else None
     model = MODELS.load(checkpoint.model_kind).from_state(checkpoint.model)
-    return Predictor(checkpoint, FeaturePipeline.from_state(checkpoint.features), model.to(choose_device(device)))
+    features = FeaturePipeline.from_state(checkpoint.features)
+    return Predictor(checkpoint, features, model.to(choose_device(device)), intervals, calibrated, domain)
+
+
+def read_domain(path: Path) -> Domain:
+    """Return what training knew, as a run wrote it.
+
+    Raises
+    ------
+    RunError
+        When the file is damaged or something else.
+    """
+    try:
+        return Domain.from_frame(pl.read_parquet(path))
+    except (OSError, ValueError, LookupError, TypeError, pl.exceptions.PolarsError) as error:
+        raise RunError(
+            f"{path} must be what `tailbind train` wrote of this run; it is damaged or something else. "
+            "Train again, or remove it: predictions then do not tell how near training is."
+        ) from error
 
 
 def check_recipe(path: Path, checkpoint: Checkpoint, config: dict[str, Any]) -> None:

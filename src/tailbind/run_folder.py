@@ -9,6 +9,10 @@ from tailbind.errors import RunError
 from tailbind.runtime import cannot_write
 
 CONFIG = "config.json"
+#: What makes a folder an exported model: the hashes of its files, see `export_folder`.
+MANIFEST = "export.json"
+#: Files beside the model that predicting reads, where a run has them: they go wherever the model goes.
+BESIDE_THE_MODEL = ("calibration.*", "domain.*")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class RunFolder:
         return self.path / "leakage.parquet"
 
     @property
+    def domain(self) -> Path:
+        """What training knew, as far as a prediction needs it to tell how near it is."""
+        return self.path / "domain.parquet"
+
+    @property
     def history(self) -> Path:
         """One row per epoch."""
         return self.path / "history.csv"
@@ -58,6 +67,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """Every figure, machine-readable."""
         return self.path / "metrics.json"
+
+    @property
+    def calibration(self) -> Path:
+        """What intervals are made by, for the best model."""
+        return self.path / "calibration.pth"
 
     @property
     def resume(self) -> Path:
@@ -99,6 +113,11 @@ class RunFolder:
         return self.path / f"residuals_analysis_{self.name}.png"
 
     @property
+    def intervals(self) -> Path:
+        """What intervals hold, and how probabilities come true, on the test rows."""
+        return self.path / f"intervals_{self.name}.png"
+
+    @property
     def evaluation_results(self) -> Path:
         """The summary a person reads."""
         return self.path / f"evaluation_results_{self.name}.txt"
@@ -119,9 +138,29 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def model_card(self) -> Path:
+        """What the model is, learned from and is good for, in Hugging Face's format; their name for it in an export."""
+        return self.path / ("README.md" if self.is_export else "model_card.md")
+
+    @property
+    def for_prediction(self) -> list[Path]:
+        """The files beside the model that predicting reads; none in a run from before there were any."""
+        return sorted(match for pattern in BESIDE_THE_MODEL for match in self.path.glob(pattern))
+
+    @property
+    def manifest(self) -> Path:
+        """The hashes of an exported model's files; a run has none."""
+        return self.path / MANIFEST
+
+    @property
+    def is_export(self) -> bool:
+        """Whether `tailbind export` wrote it."""
+        return self.manifest.is_file()
+
+    @property
     def is_done(self) -> bool:
-        """Whether the run has finished."""
-        return self.done.exists()
+        """Whether the run has finished; only such a one is exported."""
+        return self.is_export or self.done.exists()
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return the content of one of the folder's JSON files.
@@ -150,6 +189,10 @@ class RunFolder:
         content = [] if not self.path.exists() else [item for item in self.path.iterdir() if item.suffix != ".part"]
         if not content:
             return
+        if self.is_export:
+            raise RunError(
+                f"--out {self.path} must be empty or a run; it holds an exported model. Choose another folder."
+            )
         if not self.config.exists():
             raise RunError(f"--out {self.path} must be empty or a run; it holds other files. Choose another folder.")
         if resume or force:
@@ -163,11 +206,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             patterns = (
                 "*.pth", "training_curves_*.png", "predictions_vs_targets_*.png", "residuals_analysis_*.png",
-                "evaluation_results_*.txt", "test_predictions_*.csv", ".*.part",
+                "intervals_*.png", "evaluation_results_*.txt", "test_predictions_*.csv", ".*.part",
             )  # fmt: skip
             fixed = (
                 self.done, self.config, self.split, self.leakage, self.audit, self.history, self.environment,
-                self.metrics, self.report,
+                self.metrics, self.report, self.path / "model_card.md", *self.for_prediction,
             )  # fmt: skip
             for stale in (*fixed, *(match for pattern in patterns for match in self.path.glob(pattern))):
                 stale.unlink(missing_ok=True)
@@ -206,7 +249,7 @@ def open_run(path: str | Path) -> RunFolder:
     folder = Path(path)
     if not (folder / CONFIG).is_file():
         what = "is not a folder" if not folder.is_dir() else f"has no {CONFIG}"
-        raise RunError(f"{folder} must be a run folder that `tailbind train` wrote; it {what}.")
+        raise RunError(f"{folder} must be a run folder that `tailbind train` wrote, or `tailbind export`; it {what}.")
     run = RunFolder(folder, "")
     name = run.read_json(run.config).get("name")
     if not isinstance(name, str) or not name:

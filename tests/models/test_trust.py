@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tailbind.models.blend import Blend, Opinions
-from tailbind.models.trust import find_trust
+from tailbind.models.trust import find_trust, held_out
 
 Array = NDArray[np.float64]
 
@@ -21,7 +21,8 @@ def said(*predictions: Array) -> Opinions:
 
 
 def trust(opinions: Opinions, y: Array = Y, side: NDArray[np.float32] = MEASURED, **options: float) -> float:
-    return find_trust(Blend(**options), opinions, y, side, FOLD, 7.0)  # type: ignore[arg-type]
+    blend = Blend(**options)  # type: ignore[arg-type]
+    return find_trust(blend, held_out(blend, opinions, y, side, FOLD)[0], y, side, FOLD, 7.0)
 
 
 def test_predictions_that_hold_in_every_fold_are_trusted() -> None:
@@ -50,6 +51,6 @@ def test_an_error_on_the_stated_side_of_a_bound_is_none() -> None:
 
 @pytest.mark.parametrize("caution", [0.0, 1.0])
 def test_without_caution_or_folds_predictions_stay_as_they_are(caution: float) -> None:
-    noise = said(RNG.normal(7, 1, 300), RNG.normal(7, 1, 300))
+    noise = RNG.normal(7, 1, 300)
     folds = np.zeros(300, np.intp) if caution else FOLD
     assert find_trust(Blend(caution=caution), noise, Y, MEASURED, folds, 7.0) == 1

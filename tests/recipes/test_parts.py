@@ -147,7 +147,7 @@ def test_a_printed_blend_reads_back_the_same(
 @pytest.mark.usefixtures("folder")
 def test_the_document_has_every_default_of_every_part_once() -> None:
     document: Any = blend().document()
-    assert set(document) == {"name", "description", "features", "split", "model", "training", "parts"}
+    assert set(document) == {"name", "description", "features", "split", "model", "training", "calibration", "parts"}
     assert set(document["parts"]["linear"]) == {
         "blocks", "fewest_rows", "most_rows", "largest_family", "model", "loss", "training"
     }  # fmt: skip

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from tailbind.errors import RecipeError
+from tailbind.evaluation.calibration import Calibration
 from tailbind.features import FEATURES
 from tailbind.features.columns import Columns
 from tailbind.models import MODELS
@@ -62,8 +63,10 @@ def test_every_recipe_that_comes_with_tailbind_resolves(name: str) -> None:
     without |= {"optimizer", "schedule", "loss"} if plan.parts else set()
     assert set(plan.document()) == {"name", "description", *SECTIONS, *(["parts"] if plan.parts else [])} - without
     if not without:
-        assert set(recipe.sections) == set(SECTIONS) - {"features"}
-        assert {**resolved(recipe), "features": plan.features} == {name: getattr(plan, name) for name in SECTIONS}
+        assert set(recipe.sections) == set(SECTIONS) - {"features", "calibration"}
+        assert {**resolved(recipe), "features": plan.features, "calibration": Calibration()} == {
+            name: getattr(plan, name) for name in SECTIONS
+        }
 
 
 def test_the_seeds_variants_are_there() -> None:
@@ -343,7 +346,7 @@ def test_a_recipe_file_that_is_not_there(folder: Path) -> None:
         ("[model\ndropout = 0.4", r"Recipe bad must be valid TOML; .*line 1"),
         ("[model]\ndropout = 0.4\ndropout = 0.5", r"Recipe bad must be valid TOML; Cannot overwrite a value"),
         ("[modle]\ndropout = 0.4", r"Recipe bad: there is no section 'modle'; did you mean 'model'\?"),
-        ("epochs = 5", r"Recipe bad: there is no section 'epochs'; known: features, loss"),
+        ("epochs = 5", r"Recipe bad: there is no section 'epochs'; known: calibration, features, loss"),
         ("model = 5", r"Recipe bad: model must be a section, \[model\]; got 5"),
         (
             "[features]\nprefix = 'a'",

@@ -213,3 +213,15 @@ def test_place_answers_for_each_sequence_alone(antibodies: Families) -> None:
         alone: Placement = antibodies.place([sequence])
         assert alone.family[0] == together.family[position]
         assert alone.identity[0] == pytest.approx(together.identity[position], nan_ok=True)
+
+
+def test_a_sequence_has_its_family_s_places_only_where_it_has_its_residues() -> None:
+    heavy = "EVQLVESGGGLVQPGGSLRLSCAAS"
+    families = find_families([heavy, heavy[:-1] + "T", "MKTAYIAKQRQISFVKSHFSRQ"], identity=0.9, numbering=False)
+    changed = families.member_of(heavy[:4] + "W" + heavy[5:])
+    assert changed is not None
+    assert changed.positions == tuple(str(place) for place in range(1, 26))
+    assert families.member_of(heavy[1:]) is None  # a residue less
+    assert families.member_of("W" * 25) is None  # of no family
+    assert families.member_of("") is None
+    assert find_families([], numbering=False).member_of(heavy) is None

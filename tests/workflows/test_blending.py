@@ -69,8 +69,10 @@ recipe = "training-mean"
 OF_EACH = {"model", "n_train", "seconds", "share"}
 FILES = (
     "best_model_{}.pth", "final_model_{}.pth", "training_curves_{}.png", "predictions_vs_targets_{}.png",
-    "residuals_analysis_{}.png", "evaluation_results_{}.txt", "test_predictions_{}.csv", "report.html", "config.json",
-    "split.parquet", "leakage.parquet", "audit.json", "history.csv", "metrics.json", "environment.json", "DONE",
+    "residuals_analysis_{}.png", "intervals_{}.png", "calibration.pth",
+    "evaluation_results_{}.txt", "test_predictions_{}.csv", "report.html", "config.json",
+    "split.parquet", "leakage.parquet", "audit.json", "history.csv", "metrics.json", "environment.json",
+    "model_card.md", "domain.parquet", "DONE",
 )  # fmt: skip
 
 
@@ -176,7 +178,7 @@ def test_few_training_rows_choose_out_of_fold_beside_the_validation_rows(
             np.testing.assert_array_equal(np.sort([*train, *fold]), rows["train"])
     assert not np.intersect1d(np.concatenate([p.train for _, p in spy.fitted]), rows["test"]).size
     n = len(rows["val"]) + len(rows["train"])
-    assert spy.chosen == [n, *(n - len(fold) for _, fold in spy.predicted)]  # then, for trust, without each in turn
+    assert spy.chosen == [n, *(n - len(fold) for _, fold in spy.predicted)]  # then without each in turn
 
 
 def test_caution_draws_predictions_to_the_mean_label(folder: Path, table: AffinityTable) -> None:
@@ -578,7 +580,7 @@ def same(a: Any, b: Any) -> bool:
 def test_a_blend_stopped_before_any_write_is_continued_exactly(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abc", b"no picture, for speed"))
+    monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abcd", b"no picture, for speed"))
     changes = ["parts.last.recipe=v1", "parts.last.model.hidden_dims=[4]", "parts.last.training.epochs=2"]
 
     def go(out: Path, **more: Any) -> tailbind.RunSummary:

@@ -41,9 +41,10 @@ def files(name: str) -> set[str]:
     """Return what a run folder of a model without epochs holds."""
     return {
         f"best_model_{name}.pth", f"final_model_{name}.pth", f"predictions_vs_targets_{name}.png",
-        f"residuals_analysis_{name}.png", f"evaluation_results_{name}.txt", f"test_predictions_{name}.csv",
+        f"residuals_analysis_{name}.png", f"intervals_{name}.png", "calibration.pth",
+        f"evaluation_results_{name}.txt", f"test_predictions_{name}.csv",
         "report.html", "config.json", "split.parquet", "leakage.parquet", "audit.json", "metrics.json",
-        "environment.json", "DONE",
+        "environment.json", "model_card.md", "domain.parquet", "DONE",
     }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def test_the_run_folder_is_as_the_contract_says(name: str, runs: Runs) -> None:
     assert not {"best_epoch", "batch_size", "parameters"} & set(metrics)
     assert "Diagnosis of the predictions" in (runs[name] / "report.html").read_text()
     config = json.loads((runs[name] / "config.json").read_text())
-    assert list(config) == ["name", "description", "features", "split", "model", "loss", "training"]
+    assert list(config) == ["name", "description", "features", "split", "model", "loss", "training", "calibration"]
     assert config["training"] == {"seed": 42}
 
 

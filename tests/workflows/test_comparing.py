@@ -31,7 +31,9 @@ def test_the_table_has_each_metric_each_run_and_the_change(
         f"comparison.{suffix}" for suffix in ("html", "csv", "png", "md", "tex")
     }
     records = pl.read_csv(tmp_path / "out" / "comparison.csv")
-    assert records.filter((pl.col("run") == "v2") & (pl.col("metric") == "rmse"))["value"].item() == after
+    assert records.filter((pl.col("run") == "v2") & (pl.col("metric") == "rmse"))["value"].item() == pytest.approx(
+        after
+    )
     latex = (tmp_path / "out" / "comparison.tex").read_text()
     assert latex.count("&") == 5 * (len(comparison.differences[0]) + 1)
     assert "\\%" in latex

@@ -39,7 +39,7 @@ def test_a_run_stopped_before_or_after_any_write_is_continued_exactly(
     changes = [*TINY, "training.epochs=2"]
     changes += ["training.finetune_epochs=1", "training.finetune_bins=['strong']"] if recipe == "v2-two-stage" else []
     changes += ["model.members=2"] if recipe == "v2-ensemble" else []
-    monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abc", b"no picture, for speed"))
+    monkeypatch.setattr(evaluating, "_pictures", lambda *_: dict.fromkeys("abcd", b"no picture, for speed"))
     options = {"recipe": recipe, "overrides": changes, "device": "cpu"}
     whole = tailbind.train(simulated_csv, out=tmp_path / "whole", **options)  # type: ignore[arg-type]
     honest_replace, honest_append = Path.replace, journal._append

@@ -31,6 +31,8 @@ SMALL = (
     "training.epochs=30",
     "training.batch_size=32",
 )
+INTERVALS = ("pkd_low", "pkd_high", "p_below_5", "p_above_9", "p_above_11")
+NEAR = ("antibody_identity", "antigen_identity", "domain")
 HEAVY, LIGHT = "antibody_heavy", "antibody_light"
 
 
@@ -225,13 +227,13 @@ def test_a_new_process_predicts_from_sequences_what_training_predicted(
     command = ["predict", str(run.path), str(tmp_path / "sequences.csv"), "--out", str(out), "--device", "cpu"]
     done = subprocess.run([sys.executable, "-m", "tailbind", *command], check=True, capture_output=True, text=True)
     again = pl.read_csv(out)
-    assert again.columns == ["row_id", "predicted_pkd", "predicted_kd_nm", "affinity_bin", "unseen"]
+    assert again.columns == ["row_id", "predicted_pkd", "predicted_kd_nm", "affinity_bin", *INTERVALS, "unseen", *NEAR]
     in_training = pl.read_csv(run.path / "test_predictions_v2-sequence.csv")
     both = in_training.join(again, on="row_id", suffix="_again")
     assert len(both) == len(in_training) > 50
     np.testing.assert_allclose(both["predicted_pkd"], both["predicted_pkd_again"], atol=1e-5)
     assert "7 of them without features and left empty" in done.stdout.replace("\n", " ")
-    assert again.head(7).drop("row_id").null_count().row(0) == (7,) * 4
+    assert again.head(7).drop("row_id").null_count().row(0) == (7,) * 7
 
 
 def test_order_company_and_case_change_no_prediction(

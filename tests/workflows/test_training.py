@@ -20,9 +20,11 @@ from tailbind.workflows import evaluating
 
 FILES = {
     "best_model_v2.pth", "final_model_v2.pth", "checkpoint_v2_epoch_2.pth", "checkpoint_v2_epoch_4.pth",
-    "training_curves_v2.png", "predictions_vs_targets_v2.png", "residuals_analysis_v2.png",
+    "training_curves_v2.png", "predictions_vs_targets_v2.png", "residuals_analysis_v2.png", "intervals_v2.png",
+    "calibration.pth",
     "evaluation_results_v2.txt", "test_predictions_v2.csv", "report.html", "config.json", "split.parquet",
-    "leakage.parquet", "audit.json", "history.csv", "metrics.json", "environment.json", "DONE",
+    "leakage.parquet", "audit.json", "history.csv", "metrics.json", "environment.json",
+    "model_card.md", "domain.parquet", "DONE",
 }  # fmt: skip
 TINY = ("model.hidden_dims=[8]", "training.epochs=2", "training.batch_size=64")
 
@@ -33,7 +35,8 @@ def test_the_run_folder_is_as_the_contract_says(run_v2: tailbind.RunSummary) -> 
 
 def test_every_checkpoint_is_read_without_running_code(run_v2: tailbind.RunSummary) -> None:
     for path in run_v2.path.glob("*.pth"):
-        assert torch.load(path, weights_only=True)["recipe_name"] == "v2"
+        content = torch.load(path, weights_only=True)
+        assert path.name == "calibration.pth" or content["recipe_name"] == "v2"
 
 
 def test_metrics_have_the_contract_s_shape(run_v2: tailbind.RunSummary) -> None:
@@ -59,7 +62,9 @@ def test_metrics_have_the_contract_s_shape(run_v2: tailbind.RunSummary) -> None:
 
 def test_test_predictions_give_the_metrics(run_v2: tailbind.RunSummary) -> None:
     frame = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
-    assert frame.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation"]
+    near = ["pkd_low", "pkd_high", "p_below_5", "p_above_9", "p_above_11"]
+    near += ["antibody_identity", "antigen_identity", "domain"]
+    assert frame.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation", *near]
     residual = frame["predicted_pkd"] - frame["true_pkd"]
     assert np.allclose(residual, frame["residual"])
     assert np.sqrt((residual**2).mean()) == pytest.approx(run_v2.metrics["test"]["rmse"])  # type: ignore[operator]
@@ -105,7 +110,7 @@ def test_config_holds_the_recipe_with_every_default(run_v2: tailbind.RunSummary)
 
 def test_the_report_is_one_page_that_needs_no_other_file(run_v2: tailbind.RunSummary) -> None:
     page = (run_v2.path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert "http" not in page
     assert "Ridge" in page
     assert "Very strong" in page

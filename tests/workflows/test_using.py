@@ -19,6 +19,9 @@ from tailbind.table import stretches
 from tailbind.table.streaming import TableStretches
 from tailbind.workflows import Predicted, write_predictions
 
+INTERVALS = ("pkd_low", "pkd_high", "p_below_5", "p_above_9", "p_above_11")
+NEAR = ("antibody_identity", "antigen_identity", "domain")
+
 
 def test_a_new_process_predicts_what_training_predicted(
     run_v2: tailbind.RunSummary, simulated_csv: Path, tmp_path: Path
@@ -28,7 +31,7 @@ def test_a_new_process_predicts_what_training_predicted(
     command = ["predict", str(run_v2.path), str(tmp_path / "unlabelled.csv"), "--out", str(out), "--device", "cpu"]
     subprocess.run([sys.executable, "-m", "tailbind", *command], check=True, capture_output=True)
     predicted = pl.read_csv(out)
-    assert predicted.columns == ["row_id", "predicted_pkd", "predicted_kd_nm", "affinity_bin"]
+    assert predicted.columns == ["row_id", "predicted_pkd", "predicted_kd_nm", "affinity_bin", *INTERVALS, *NEAR]
     assert len(predicted) == 1200
     in_training = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
     both = in_training.join(predicted, on="row_id", suffix="_again")
@@ -100,7 +103,9 @@ def test_evaluate_on_the_test_rows_gives_the_run_s_own_figures(
     assert result["criteria"]["rows"] == "all"
     assert "Judged on" not in text
     written = pl.read_csv(tmp_path / "out" / "predictions.csv")
-    assert written.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation"]
+    assert written.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation", *NEAR]
+    assert result["domain"]["test"]["inside"]["n"] == (written["domain"] == "inside").sum() > 0
+    assert "How near training the test rows are" in text
     assert (written["relation"] == "<").sum() == result["test"]["censored"]["n_below"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "predictions.csv", "evaluation.txt", "report.html",

@@ -177,6 +177,13 @@ class Gate:
         result: FloatArray = (self.weights(opinions) * opinions.predictions).sum(axis=1)
         return result
 
+    def predict_with_sd(self, opinions: Opinions) -> tuple[FloatArray, FloatArray]:
+        """Return (n_samples,) the weighted mean of what the models predict, and its SD: how far they lie apart."""
+        weights = self.weights(opinions)
+        mean: FloatArray = (weights * opinions.predictions).sum(axis=1)
+        apart = np.square(opinions.predictions - mean[:, None])
+        return mean, np.sqrt((weights * (apart + opinions.variances)).sum(axis=1))
+
 
 def _inputs(opinions: Opinions) -> FloatArray:
     """Return (n_samples, n_knots + 2): the mean prediction's hat functions, how far all lie from it, family size."""
@@ -295,11 +302,8 @@ class Blended:
         """Return (n_samples,) predicted pKd, and its SD: how far the parts, and their members, lie apart."""
         features, chosen = as_features(X), all_rows(X, rows)
         opinions = predict_parts(self.parts, self.families, features, chosen)
-        weights = self.gate.weights(opinions)
-        mean = (weights * opinions.predictions).sum(axis=1)
-        apart = np.square(opinions.predictions - mean[:, None])
-        spread = (weights * (apart + opinions.variances)).sum(axis=1)
-        return self.mean + self.trust * (mean - self.mean), np.sqrt(spread)
+        mean, sd = self.gate.predict_with_sd(opinions)
+        return self.mean + self.trust * (mean - self.mean), sd
 
     def describe(self) -> str:
         """Return its parts in words, and how much each counts on average."""

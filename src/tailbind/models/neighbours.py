@@ -4,7 +4,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from tailbind.table.features import Features
 
@@ -25,6 +24,8 @@ class Neighbours:
         self.points = points
         self.k = min(k, len(points))
         if points.sparse is None:
+            from sklearn.neighbors import NearestNeighbors  # a second to load, which most predictions need not wait
+
             self._index = NearestNeighbors(n_neighbors=self.k, algorithm="brute").fit(points.dense)
         else:
             squares = np.einsum("ij,ij->i", points.dense, points.dense)

@@ -14,14 +14,14 @@ from typing import Any, Final
 
 from tailbind.errors import RecipeError, nearest
 
-SECTIONS: Final = ("features", "split", "model", "loss", "optimizer", "schedule", "training")
+SECTIONS: Final = ("features", "split", "model", "loss", "optimizer", "schedule", "training", "calibration")
 #: Keys of a recipe file beside the sections. `parts` are the recipes whose models a blend puts together.
 HEADER: Final = ("description", "extends")
 PARTS: Final = "parts"
 #: What a part may say of itself, beside the sections of the recipe that it takes over and changes.
 OF_PART: Final = ("recipe", "blocks", "fewest_rows", "most_rows", "largest_family")
-#: Sections that parts share, because they learn from the same rows and features.
-SHARED: Final = ("features", "split")
+#: Sections that parts share: they learn from the same rows and features, and intervals are the blend's.
+SHARED: Final = ("features", "split", "calibration")
 _MOST_ANCESTORS: Final = 8
 _PART_NAME: Final = re.compile(rf"{PARTS}\.[A-Za-z0-9_-]+")
 

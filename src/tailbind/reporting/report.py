@@ -8,6 +8,8 @@ from typing import Any, Final
 import jinja2
 
 from tailbind.evaluation.criteria import MEASURED_ROWS, of_rows
+from tailbind.reporting.domain_table import domain_table
+from tailbind.reporting.intervals import interval_tables
 from tailbind.reporting.tables import (
     NOTHING,
     Table,
@@ -39,6 +41,7 @@ class Report:
     pictures : caption → PNG
     findings : (symptom, evidence, what to try) of the diagnosis; None where there was none to make
     findings_title, facts_title : over the findings and the facts
+    findings_first : whether the findings stand before the tables
     steps : (what to do next, command)
     facts : (name, value) of the run: recipe, data, machine
     """
@@ -54,6 +57,7 @@ class Report:
     facts: Sequence[tuple[str, str]] = ()
     findings_title: str = "Diagnosis"
     facts_title: str = "The run"
+    findings_first: bool = False
 
     def html(self) -> str:
         """Return one HTML page without any reference to another file."""
@@ -66,13 +70,15 @@ class Report:
     def text(self) -> str:
         """Return the same in plain text, without the pictures."""
         parts = [f"{self.title}\n{'#' * len(self.title)}\n{self.subtitle}\n\n{self.headline}"]
-        parts += [table.text() for table in self.tables]
+        tables = [table.text() for table in self.tables]
+        findings = []
         if self.findings is not None:
             lines = [
-                f"{what}: {evidence}" + (f"\n    try {advice}" if advice else "")
+                f"{what}{'' if what[-1] in '.?!' else ':'} {evidence}" + (f"\n    try {advice}" if advice else "")
                 for what, evidence, advice in self.findings
             ]
-            parts.append(_titled(self.findings_title, lines or ["Nothing found."]))
+            findings.append(_titled(self.findings_title, lines or ["Nothing found."]))
+        parts += [*findings, *tables] if self.findings_first else [*tables, *findings]
         if self.steps:
             parts.append(_titled("Next steps", [f"{what}:\n    {command}" for what, command in self.steps]))
         if self.facts:
@@ -107,8 +113,10 @@ def run_report(
         tables=[
             overall_table(metrics),
             bin_table(metrics),
+            *interval_tables(metrics.get("calibration")),
             *parts_table(metrics.get("parts")),
             leakage_table(metrics["leakage"]),
+            *domain_table(metrics.get("domain")),
             *audit_table(metrics.get("audit")),
             *censored_table(test, metrics["baselines"]["ridge"], criteria["rows"]),
             *as_stated_tables(metrics),

@@ -170,6 +170,21 @@ class Families:
                 found[position] = carried(member.regions, laid, row) if changed else member.regions
         return found
 
+    def member_of(self, sequence: str) -> Member | None:
+        """Return the representative whose places are a sequence's own, residue for residue.
+
+        None where the sequence is of no family, or has a residue more or less than its family's representative.
+
+        >>> families = find_families(["MKTAYIAKQR", "MKTAYIAKQW"], identity=0.8, numbering=False)
+        >>> families.member_of("MKTAYIAKQA").positions[-1], families.member_of("GGSGGSGGSG")
+        ('10', None)
+        """
+        placement = self.place([sequence])
+        if not sequence or not placement.in_place[0]:
+            return None
+        member = self.members[int(placement.family[0])]
+        return member if placement.identity[0] >= min(member.reach, IN_PLACE) else None
+
     def state(self) -> dict[str, Any]:
         """Return the representatives, their positions, regions and reach."""
         return {
@@ -221,10 +236,10 @@ def find_families(
     groups.sort(key=lambda group: -len(group))  # stable: of families of one size, the first in the alphabet
     chosen = [_representative([distinct[position] for position in group]) for group in groups]
     lowest = min(identity, IN_PLACE)
-    plain = Families(tuple(Member(sequence, *_places(sequence, ()), lowest) for sequence in chosen))
+    plain = Families(tuple(Member(sequence, *name_places(sequence, ()), lowest) for sequence in chosen))
     far = np.flatnonzero(plain.place(distinct).identity < lowest).tolist()
     chosen += [distinct[position] for position in far]
-    places = _numbered(chosen, notify) if numbering else [_places(sequence, ()) for sequence in chosen]
+    places = _numbered(chosen, notify) if numbering else [name_places(sequence, ()) for sequence in chosen]
     families = Families(tuple(Member(sequence, *place, lowest) for sequence, place in zip(chosen, places, strict=True)))
     placed = families.place(distinct)
     reach = np.full(len(chosen), identity)
@@ -251,14 +266,14 @@ def _numbered(representatives: Sequence[str], notify: Callable[[int, int], None]
     """Return the places of each representative: ANARCII's for the first, the nearest one's for those beyond."""
     first, others = representatives[:MOST_NUMBERED], representatives[MOST_NUMBERED:]
     domains = number(first, notify=notify)
-    places = [_places(sequence, of_sequence) for sequence, of_sequence in zip(first, domains, strict=True)]
+    places = [name_places(sequence, of_sequence) for sequence, of_sequence in zip(first, domains, strict=True)]
     if others:
         remark(
             f"Numbered {len(first):,} representatives of families; {len(others):,} more, of the smallest families, "
             "carry the numbers of the nearest."
         )
         pool = Families(tuple(Member(sequence, *of_it, 0.0) for sequence, of_it in zip(first, places, strict=True)))
-        borrowed: list[Places] = [_places(sequence, ()) for sequence in others]
+        borrowed: list[Places] = [name_places(sequence, ()) for sequence in others]
         for laid in pool.lay(others, pool.place(others)):
             member = pool.members[laid.family]
             names = np.array(member.positions, object)
@@ -271,8 +286,13 @@ def _numbered(representatives: Sequence[str], notify: Callable[[int, int], None]
     return places
 
 
-def _places(sequence: str, domains: Sequence[Domain]) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
-    """Return the name and the region of each residue's place."""
+def name_places(sequence: str, domains: Sequence[Domain]) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+    """Return the name of each residue's place, "H52" by IMGT or its number in the sequence, and its region's index.
+
+    >>> names, regions = name_places("GSEV", [Domain("H", 29.0, 2, 4, ("1", "2"))])
+    >>> names, (regions != OTHER).tolist()
+    (('1', '2', 'H1', 'H2'), [False, False, True, True])
+    """
     positions = [intern(str(place)) for place in range(1, len(sequence) + 1)]  # one text for all families
     regions = np.full(len(sequence), OTHER, np.uint8)
     names = list(IMGT_ENDS)

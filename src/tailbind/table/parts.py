@@ -15,6 +15,8 @@ from tailbind.options import bounded
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS: Final = (TRAIN, VALIDATION, TEST)
+#: Rows taken from the validation part to calibrate intervals.
+CALIBRATION: Final = "cal"
 #: Rows measured after the test window of a fold by date: in no part, for they were not known then.
 LATER: Final = "later"
 PART_SPELLINGS: Final = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tailbind.errors import SplitError, TrainingError
 from tailbind.models.blend import Blend, Blended, BlendPart, FamilySizes, Gate, Opinions, predict_parts
 from tailbind.models.contract import Predictive, Problem, as_features
-from tailbind.models.trust import find_trust
+from tailbind.models.trust import find_trust, held_out
 from tailbind.runtime import progress
 from tailbind.table.features import Features
 from tailbind.table.schema import AffinityTable
@@ -61,11 +61,29 @@ class Combined:
     model : the blend
     validation : (n_validation,) pKd, by parts that have not learned from these rows; those of the model itself may have
     refitted : of each part that learned once more, by name, from how many rows, validation rows among them
+    held_out : training and validation rows as predicted by parts, and by weights, that have not learned from them; None
+        where there are no folds
     """
 
     model: Blended
     validation: NDArray[np.float64]
     refitted: Mapping[str, int]
+    held_out: "HeldOut | None" = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows predicted by what has learned nothing from them.
+
+    Attributes
+    ----------
+    rows : (n,) their numbers
+    predicted, sd : (n,) pKd
+    """
+
+    rows: NDArray[np.intp]
+    predicted: NDArray[np.float64]
+    sd: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -134,14 +152,18 @@ def put_together(
     listing = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
     problem.notify(f"Blend: {listing}, on average over the {len(rows):,} rows that chose the weights.")
     mean = float(problem.y[problem.train].mean())
-    trust = find_trust(options, opinions, y, side, fold, mean)
+    trust, held = 1.0, None
+    if len(predicted) > 1:
+        without, sd = held_out(options, opinions, y, side, fold)
+        trust = find_trust(options, without, y, side, fold, mean)
+        held = HeldOut(rows, mean + trust * (without - mean), sd)
     if trust < 1:
         problem.notify(f"Predictions are drawn {100 * (1 - trust):.0f} % of the way to the mean label, {mean:.2f}.")
     model = Blended(fitted.parts, gate, fitted.families, shares, mean, trust)
     refitted: dict[str, int] = {}
     if plan.refits(len(problem.train)):
         model, refitted = _refitted(plan, problem, inputs, model, device)
-    return Combined(model.to(device), mean + trust * (gate.predict(predicted[0][1]) - mean), refitted)
+    return Combined(model.to(device), mean + trust * (gate.predict(predicted[0][1]) - mean), refitted, held)
 
 
 def _refitted(

@@ -8,19 +8,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tailbind.errors import SplitError
+from tailbind.evaluation.calibration import OWN
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import writing
 from tailbind.table.grouping import Families
 from tailbind.table.leakage import Leakage, leak_report
-from tailbind.table.parts import Shares
+from tailbind.table.parts import CALIBRATION, Shares
 from tailbind.table.schema import AffinityTable
-from tailbind.table.splitting import LATER, PARTS, PROMISES, TEST, TRAIN, VALIDATION, GroupedSplit, PairSplit, part_rows
+from tailbind.table.splitting import LATER, PROMISES, TEST, TRAIN, VALIDATION, GroupedSplit, PairSplit, part_rows
 from tailbind.workflows.plan import Plan
 
 Rows = Mapping[str, NDArray[np.intp]]
 
 #: Share of the rows in one group from which the parts cannot be what was asked for.
 MOST: Final = 0.5
+#: Rows that calibrate intervals, and that choose, at least, where validation rows are divided between the two.
+FEWEST_SET_APART: Final = 100
+#: Folds that validation rows are dealt into for that: as many of these as there are groups for.
+FOLDS_TO_SET_APART: Final = (10, 4, 3)
 
 
 def divide(plan: Plan, table: AffinityTable) -> tuple[dict[str, NDArray[np.intp]], list[str]]:
@@ -38,7 +44,8 @@ def divide(plan: Plan, table: AffinityTable) -> tuple[dict[str, NDArray[np.intp]
     else:
         parts = split(table.frame)
     rows = part_rows(parts)
-    counts = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
+    rows = _set_apart(plan, table, rows)
+    counts = ", ".join(f"{len(members):,} {part}" for part, members in rows.items())
     later = int((parts == LATER).sum())
     remarks = [
         f"Split ({kind}): {counts} rows{f'; {later:,} later ones are in no part' if later else ''}; {PROMISES[kind]}."
@@ -50,6 +57,27 @@ def divide(plan: Plan, table: AffinityTable) -> tuple[dict[str, NDArray[np.intp]
             f"Warning: {held}, so that the parts cannot be the shares asked for." if largest > MOST else f"{held}."
         )
     return rows, remarks
+
+
+def _set_apart(plan: Plan, table: AffinityTable, rows: dict[str, NDArray[np.intp]]) -> dict[str, NDArray[np.intp]]:
+    """Return the parts with a share of the validation rows apart to calibrate intervals, where the plan wants them so.
+
+    They are dealt as the split deals parts, so that what it keeps together is on one side. Few validation rows stay
+    whole, as do those of a blend that predicts training rows out of fold.
+    """
+    options, validation = plan.calibration, rows[VALIDATION]
+    if options.rows != OWN or plan.makes_folds(len(rows[TRAIN])):
+        return rows
+    for n_folds in FOLDS_TO_SET_APART:
+        try:
+            dealt = fold_rows(plan, table, validation, n_folds)
+        except SplitError:  # too few groups for so many
+            continue
+        own = np.sort(np.concatenate([fold for _, fold in dealt[: max(1, round(options.share * n_folds))]]))
+        rest = np.setdiff1d(validation, own)
+        if min(len(own), len(rest)) >= FEWEST_SET_APART:
+            return {**rows, VALIDATION: rest, CALIBRATION: own}
+    return rows
 
 
 def _split_of(plan: Plan, table: AffinityTable) -> Any:

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tailbind.errors import RecipeError
+from tailbind.evaluation.calibration import Applied
+from tailbind.evaluation.coverage import interval_columns
 from tailbind.evaluation.criteria import MEASURED_ROWS, grade, next_steps
 from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
+from tailbind.features.domain import Domain
 from tailbind.models.baselines import Ridge
 from tailbind.models.contract import Predictive
 from tailbind.recipes import load_recipe
 from tailbind.reporting import plots
 from tailbind.reporting.drawing import png
+from tailbind.reporting.interval_plot import intervals_and_probabilities
 from tailbind.reporting.report import run_report
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_json, write_text, writing
@@ -27,9 +31,18 @@ from tailbind.scale import bin_names
 from tailbind.table.features import Features
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.splitting import PROMISES, TEST, TRAIN, VALIDATION
+from tailbind.workflows.blending import HeldOut
+from tailbind.workflows.calibrating import Calibrated, score_intervals
 from tailbind.workflows.dividing import read_families
 from tailbind.workflows.plan import AS_MEASURED, Plan, resolve
-from tailbind.workflows.scoring import baselines, describe_labels, describe_training, judged_rows, score
+from tailbind.workflows.scoring import (
+    baselines,
+    describe_labels,
+    describe_training,
+    errors_by_domain,
+    judged_rows,
+    score,
+)
 
 Rows = Mapping[str, NDArray[np.intp]]
 
@@ -48,6 +61,7 @@ class Fitted:
     parts : of a blend, what is to be told of each part, by name: the kind of its model, and why it was left out, or
         its share, training rows and seconds and, of a network, its own epochs and the above
     validation : (n_validation,) pKd of the validation rows, where the model itself has learned from them
+    held_out : rows as predicted by what has not learned from them, where a blend makes such predictions
     """
 
     model: Predictive
@@ -59,6 +73,7 @@ class Fitted:
     sigma: Mapping[str, Any] | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     validation: NDArray[np.float64] | None = None
+    held_out: HeldOut | None = None
 
     def predict_validation(self, X: Features, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return (n_validation,) pKd of the validation rows, by what has not learned from them."""
@@ -95,12 +110,15 @@ def write_results(
     fitted: Fitted,
     *,
     leakage: Mapping[str, Any],
+    domain: Domain,
     audit: Mapping[str, Any] | None,
     record: Mapping[str, Any],
+    calibrated: Calibrated | None,
     console: Console,
 ) -> dict[str, Any]:
     """Evaluate the best model on the test rows, once, and write everything a run folder ends with."""
     predicted, sd = fitted.model.predict_with_sd(features, rows[TEST])
+    sure = None if calibrated is None else calibrated.apply(features, rows[TEST], predicted, sd)
     families = read_families(run, table.frame["row_id"].gather(rows[TEST].tolist()))
     test = score(
         table.pkd[rows[TEST]],
@@ -111,6 +129,7 @@ def write_results(
         marked=plan.marked_labels,
     )
     judged = judged_rows(test, plan.marked_labels)
+    near = domain.judge(table, features, predicted, rows[TEST])
     if sd is not None:
         test["member_sd"] = float(sd.mean())
     with console.status("Fitting the predictors beside it …"):
@@ -123,15 +142,22 @@ def write_results(
         "test": test,
         "baselines": baselines(table, features, rows, ridge),
         "leakage": leakage,
+        "domain": errors_by_domain(domain, table, rows[TEST], predicted, near["domain"], judged),
         "audit": audit,
         "labels": describe_labels(table, rows[TRAIN], plan.marked_labels),
         "criteria": grade(test, judged),
         "diagnosis": _diagnosis(plan, table, features, rows, fitted, ridge, str(record["device"])),
         **({} if fitted.sigma is None else {"sigma": fitted.sigma}),
+        "calibration": None
+        if calibrated is None or sure is None
+        else {
+            **calibrated.described(),
+            **score_intervals(sure, table, rows[TEST], near["domain"].to_numpy().astype(str)),
+        },
     }
     write_json(run.metrics, metrics)
-    _write_predictions(run, table, rows[TEST], predicted, sd)
-    pictures = _pictures(plan, fitted, table, rows[TEST], predicted, judged)
+    _write_predictions(run, table, rows[TEST], predicted, sd, sure, near)
+    pictures = _pictures(plan, fitted, table, rows[TEST], predicted, judged, metrics["calibration"])
     _write_report(plan, run, fitted, metrics, record, pictures, console)
     return metrics
 
@@ -165,9 +191,9 @@ def _write_report(
 ) -> None:
     """Write pictures, text and page, and print what matters most of them."""
     curves = [run.training_curves] if fitted.epochs else []
-    for file, picture in zip(
-        (*curves, run.predictions_vs_targets, run.residuals_analysis), pictures.values(), strict=True
-    ):
+    sure = [run.intervals] if metrics["calibration"] else []
+    files = (*curves, run.predictions_vs_targets, run.residuals_analysis, *sure)
+    for file, picture in zip(files, pictures.values(), strict=True):
         with writing(file) as handle:
             handle.write(picture)
     report = run_report(
@@ -219,6 +245,8 @@ def _write_predictions(
     test: NDArray[np.intp],
     predicted: NDArray[np.float64],
     sd: NDArray[np.float64] | None,
+    sure: Applied | None,
+    near: pl.DataFrame,
 ) -> None:
     true = table.pkd[test]
     frame = pl.DataFrame(
@@ -233,6 +261,9 @@ def _write_predictions(
     )
     if sd is not None:
         frame = frame.with_columns(pl.Series("predicted_sd", sd))
+    if sure is not None:
+        frame = frame.with_columns(pl.DataFrame(interval_columns(sure)))
+    frame = frame.hstack(near)
     with writing(run.test_predictions) as handle:
         frame.write_csv(handle)
 
@@ -244,8 +275,9 @@ def _pictures(
     test: NDArray[np.intp],
     predicted: NDArray[np.float64],
     judged: str,
+    calibration: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
-    """Return caption → PNG, in the order of the run folder's three files; no curves where there were no epochs."""
+    """Return caption → PNG, in the order of the run folder's files; no curves without epochs, nor what there is not."""
     true, censored = table.pkd[test], table.relation[test] != MEASURED
     marked = censored if censored.any() else None
     alone = judged == MEASURED_ROWS  # the distance to a bound is then no error
@@ -255,6 +287,11 @@ def _pictures(
         figure = plots.training_curves(fitted.history, fitted.best_epoch, plan.name, fitted.networks())
         whose = f" of {', then '.join(name for name, _, _ in fitted.networks())}" if fitted.parts else ""
         curves[f"Loss and learning rate by epoch{whose}"] = png(figure)
+    sure = {}
+    if calibration is not None:
+        sure["Intervals and tail probabilities on the test rows"] = png(
+            intervals_and_probabilities(calibration, title=plan.name)
+        )
     return {
         **curves,
         "Predicted and measured pKd on the test rows": png(
@@ -263,6 +300,7 @@ def _pictures(
         f"Errors on the {'measured ' if alone else ''}test rows": png(
             plots.residuals_analysis(true[shown], predicted[shown], title=plan.name, censored=None if alone else marked)
         ),
+        **sure,
     }
 
 

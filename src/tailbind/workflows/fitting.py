@@ -12,6 +12,7 @@ from tailbind.errors import TrainingError
 from tailbind.models import MODELS
 from tailbind.models.contract import Predictive, Problem, as_features
 from tailbind.models.network import Network
+from tailbind.reporting.card import model_card
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import write_text
 from tailbind.table.leakage import sentence
@@ -19,11 +20,13 @@ from tailbind.table.schema import MEASURED
 from tailbind.table.splitting import TEST, TRAIN
 from tailbind.training.loop import EpochResult, Trainer
 from tailbind.workflows.blending import fit_parts, put_together
+from tailbind.workflows.calibrating import calibrate
 from tailbind.workflows.checking import brief
 from tailbind.workflows.dividing import leakage_of
 from tailbind.workflows.evaluating import Fitted, write_results
 from tailbind.workflows.featurising import Computed, learned_rows
 from tailbind.workflows.journal import HISTORY, Journal
+from tailbind.workflows.knowing import find_domain
 from tailbind.workflows.modelling import fit_at_once, pose, ready_network, take_best, trainer_of
 from tailbind.workflows.plan import Plan
 from tailbind.workflows.preparing import Prepared
@@ -36,8 +39,22 @@ def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
     with prepared.console.status("Comparing test with training rows …"):
         leakage = leakage_of(run, table, {TRAIN: learned_rows(plan, rows), TEST: rows[TEST]})
     say(prepared.console, sentence(leakage))
+    with prepared.console.status("Finding how far training reaches …"):
+        domain = find_domain(prepared, inputs)
     fit = _fit_parts if plan.parts else _fit_at_once if plan.is_closed_form else _fit_in_epochs
     fitted = fit(prepared, inputs)
+    with prepared.console.status("Calibrating intervals …"):
+        calibrated = calibrate(
+            plan,
+            table,
+            inputs.features,
+            rows,
+            fitted.model,
+            fitted.held_out,
+            lambda text: say(prepared.console, text),
+        )
+    if calibrated is not None:
+        calibrated.save(run)
     metrics = write_results(
         plan,
         run,
@@ -46,10 +63,13 @@ def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
         rows,
         fitted,
         leakage=leakage,
+        domain=domain,
         audit=brief(run.read_json(run.audit)) if run.audit.exists() else None,
         record=run.read_json(run.environment),
+        calibrated=calibrated,
         console=prepared.console,
     )
+    write_text(run.model_card, model_card(*map(run.read_json, (run.metrics, run.config, run.environment))))
     write_text(run.done, "")
     run.resume.unlink(missing_ok=True)
     return metrics
@@ -150,7 +170,15 @@ def _fit_parts(prepared: Prepared, inputs: Computed) -> Fitted:
     kinds = {name: part.plan.kinds["model"] for name, part in plan.parts.items()}
     parts = {name: {"model": kind, **parts[name]} for name, kind in kinds.items()}
     parameters = sum(record.get("parameters", 0) for record in records.values())
-    return Fitted(model, seconds, journal.history(), parameters=parameters, parts=parts, validation=combined.validation)
+    return Fitted(
+        model,
+        seconds,
+        journal.history(),
+        parameters=parameters,
+        parts=parts,
+        validation=combined.validation,
+        held_out=combined.held_out,
+    )
 
 
 def _part_in_epochs(

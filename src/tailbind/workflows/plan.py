@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tailbind.errors import RecipeError, nearest
+from tailbind.evaluation.calibration import Calibration
 from tailbind.features import FEATURES
 from tailbind.features.contract import Block
 from tailbind.models import MODELS
@@ -72,6 +73,7 @@ class Plan:
     features : block name → its options
     split, model, loss, optimizer, schedule : the components; no optimizer and no schedule where there are no epochs
     training : options of the loop; the seed alone where there is none
+    calibration : of intervals
     parts : what a blend is put together from, by name; empty for any other model
     """
 
@@ -85,6 +87,7 @@ class Plan:
     optimizer: Any
     schedule: Any
     training: TrainingOptions | SeedOptions
+    calibration: Calibration = dataclasses.field(default_factory=Calibration)
     parts: Mapping[str, "PartPlan"] = dataclasses.field(default_factory=dict)
 
     @property
@@ -119,9 +122,13 @@ class Plan:
             return any(part.plan.reads_residues for part in self.parts.values())
         return bool(getattr(self.model, "reads_residues", False))
 
+    def makes_folds(self, n_train: int) -> bool:
+        """Whether, with so many training rows, a blend predicts them out of fold."""
+        return bool(self.parts) and n_train <= self.model.folds_up_to
+
     def refits(self, n_train: int) -> bool:
         """Whether, with so many training rows, validation rows are learned from once they have chosen."""
-        return bool(self.parts) and self.model.refit and n_train <= self.model.folds_up_to
+        return self.makes_folds(n_train) and bool(self.model.refit)
 
     @property
     def feature_kinds(self) -> dict[str, str]:
@@ -148,6 +155,7 @@ class Plan:
                 if name in self.kinds
             },
             "training": options(self.training),
+            "calibration": options(self.calibration),
         }
         if self.parts:
             document[PARTS] = {name: part.document() for name, part in self.parts.items()}
@@ -240,7 +248,13 @@ def resolve(recipe: Recipe) -> Plan:
         raise RecipeError("training.kind is not an option of this recipe; [training] has no kinds.")
     options: type[SeedOptions | TrainingOptions] = SeedOptions if at_once else TrainingOptions
     training = read_options(options, loop.values, "training")
-    plan = Plan(recipe.name, recipe.description, kinds, features, training=training, **components)
+    intervals = recipe.sections.get("calibration", Section())
+    if intervals.kind:
+        raise RecipeError("calibration.kind is not an option of this recipe; [calibration] has no kinds.")
+    calibration = read_options(Calibration, intervals.values, "calibration")
+    plan = Plan(
+        recipe.name, recipe.description, kinds, features, training=training, calibration=calibration, **components
+    )
     parts = {name: _part(plan, recipe, name, part) for name, part in recipe.parts.items()}
     return dataclasses.replace(plan, parts=parts)
 
@@ -271,6 +285,7 @@ def _part(plan: Plan, recipe: Recipe, name: str, part: Part) -> PartPlan:
     blocks = part.blocks or tuple(recipe.features)
     features = {block: recipe.features[block] for block in blocks}
     sections = {**part.recipe.sections, "split": recipe.sections["split"]}
+    sections.pop("calibration", None)
     loop = sections.get("training", Section())
     sections["training"] = dataclasses.replace(loop, values={**loop.values, "seed": plan.training.seed})
     if sections.get("model", Section()).kind == BLEND:

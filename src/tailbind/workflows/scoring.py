@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from tailbind.evaluation.censoring import evaluate_censored
 from tailbind.evaluation.criteria import ALL_ROWS, MEASURED_ROWS
+from tailbind.evaluation.domains import by_domain
 from tailbind.evaluation.metrics import evaluate, intervals
 from tailbind.evaluation.retrieval import find_binders, retrieval_intervals
+from tailbind.features.domain import Domain
 from tailbind.models.baselines import Ridge, SourceMean, TrainingMean
 from tailbind.scale import BIN_NAMES, bin_index
 from tailbind.table.features import Features
@@ -87,6 +90,29 @@ def _figures(pkd: NDArray[np.float64], predicted: NDArray[np.float64], relation:
         "censored": evaluate_censored(pkd, predicted, relation),
         "retrieval": find_binders(pkd, predicted, relation),
     }
+
+
+def errors_by_domain(
+    domain: Domain,
+    table: AffinityTable,
+    rows: NDArray[np.intp],
+    predicted: NDArray[np.float64],
+    words: pl.Series,
+    judged: str,
+) -> dict[str, Any]:
+    """Return what `metrics.json` says of the domains of predicted rows.
+
+    Parameters
+    ----------
+    table : with labels
+    rows : (n,) its rows that were predicted
+    predicted : (n,) pKd
+    words : (n,) their domains
+    judged : which rows the figures are of: the measured ones, or all
+    """
+    of = table.relation[rows] == MEASURED if judged == MEASURED_ROWS else np.ones(len(rows), bool)
+    figures = by_domain(table.pkd[rows][of], predicted[of], words.to_numpy().astype(np.str_)[of])
+    return {"limits": domain.limits(), "rows": judged, "test": figures}
 
 
 def describe_training(pkd: NDArray[np.float64]) -> dict[str, Any]:

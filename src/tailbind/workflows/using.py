@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from tailbind.errors import RunError, TableError
 from tailbind.evaluation.criteria import MEASURED_ROWS, grade, metric_label, of_rows
+from tailbind.evaluation.domains import DOMAINS, EDGE, INSIDE, OUTSIDE
 from tailbind.evaluation.metrics import OVERALL, figure
-from tailbind.predictor import load
+from tailbind.predictor import Predictor, load
 from tailbind.recipes import stated_recipe
 from tailbind.reporting import plots
+from tailbind.reporting.domain_table import domain_table
 from tailbind.reporting.drawing import png
+from tailbind.reporting.intervals import interval_tables
 from tailbind.reporting.report import Report, rows_judged
 from tailbind.reporting.tables import (
     AS_STATED,
@@ -34,12 +37,14 @@ from tailbind.scale import BIN_NAMES, bin_label, bin_names
 from tailbind.table.grouping import find_families
 from tailbind.table.schema import MEASURED, AffinityTable
 from tailbind.table.writing import writing_frames
+from tailbind.workflows.calibrating import score_intervals
 from tailbind.workflows.plan import resolve
 from tailbind.workflows.progress import default_console, working
-from tailbind.workflows.scoring import judged_rows, score
+from tailbind.workflows.scoring import errors_by_domain, judged_rows, score
 
 SEEN = " The run was trained on rows of this very table: these figures say nothing about new ones."
 FORMATS = (".csv", ".parquet")
+LEVELS = (0.5, 0.99)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ def predict(
     data: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
+    level: float | None = None,
     device: str = "auto",
     notify: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
@@ -68,6 +74,7 @@ def predict(
     run : run folder, or a `.pth` file of one
     data : table or tables with the model's feature columns, or with the sequences they are computed from
     out : CSV or Parquet file to write; none unless given
+    level : share of measured values that intervals are to hold, 0.5 to 0.99; the recipe's unless given
     device : auto, cpu or cuda
     notify : told what reading did, a sentence at a time
 
@@ -76,10 +83,16 @@ def predict(
     DataFrame
         `row_id, predicted_pkd, predicted_kd_nm, affinity_bin` (and `predicted_sd` for ensembles), a row per
         row of the table in its order; empty for rows without features. From sequences also `unseen`: what of
-        the row training never saw, in words.
+        the row training never saw, in words. Where the run has intervals, `pkd_low, pkd_high, p_below_5,
+        p_above_9, p_above_11`.
+
+    Raises
+    ------
+    RunError
+        When a level is asked for of a run without intervals.
     """
     frames: list[pl.DataFrame] = []
-    _predict(run, data, out, device, notify, frames.append)
+    _predict(run, data, out, level, device, notify, frames.append)
     return pl.concat(frames)
 
 
@@ -88,6 +101,7 @@ def write_predictions(
     data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    level: float | None = None,
     device: str = "auto",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Predicted:
@@ -97,6 +111,7 @@ def write_predictions(
         run,
         data,
         out,
+        level,
         device,
         notify,
         lambda frame: counted.append(Predicted(len(frame), frame["predicted_pkd"].null_count())),
@@ -108,6 +123,7 @@ def _predict(
     run: str | Path,
     data: str | Path | Sequence[str | Path],
     out: str | Path | None,
+    level: float | None,
     device: str,
     notify: Callable[[str], None],
     take: Callable[[pl.DataFrame], None],
@@ -118,19 +134,25 @@ def _predict(
         _check_target(target)
     predictor = load(run, device)
     _tell_if_unfinished(run, notify)
+    if level is not None:
+        _check_level(run, predictor, level)
     tables = predictor.stretches(data)
     n_unseen, first = 0, None
+    domains = dict.fromkeys(DOMAINS, 0)
     with (
         nullcontext(lambda _: None) if target is None else writing_frames(target) as write,
         working(default_console(stderr=True), "Predicting", notify),
         computing_on(device),
     ):
         for table in tables:
-            frame = predictor.predict(table)
+            frame = predictor.predict(table, level)
             if "unseen" in frame.columns:
                 unseen = frame.filter(pl.col("unseen").is_not_null())
                 first = first or (unseen.row(0, named=True) if len(unseen) else None)
                 n_unseen += len(unseen)
+            if "domain" in frame.columns:
+                for word in DOMAINS:
+                    domains[word] += int((frame["domain"] == word).sum())
             write(frame)
             take(frame)
     for line in tables.report.lines():
@@ -139,6 +161,8 @@ def _predict(
         _tell_unseen(
             n_unseen, tables.report.n_read, first["unseen"], first["row_id"], notify, " See the column unseen."
         )
+    if predictor.domain is not None:
+        _tell_domains(domains, notify)
 
 
 def evaluate(
@@ -162,7 +186,8 @@ def evaluate(
     -------
     dict
         `data`, `n_without_features`, `n_unseen` (rows with something training never saw; None where features do
-        not look for it), `test` (as in a run's `metrics.json`) and `criteria`.
+        not look for it), `test` (as in a run's `metrics.json`) and `criteria`; where the run tells what training
+        knew, `domain`: errors inside of it, at its edge and outside.
     """
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -174,7 +199,7 @@ def evaluate(
         notify(line)
     with working(default_console(stderr=True), "Predicting", notify), computing_on(device):
         features = predictor.compute_features(table)
-        predicted = predictor.predict_pkd(features)[0]
+        predicted, sd = predictor.predict_pkd(features)
     known = np.isfinite(predicted)
     if not known.any():
         raise TableError(f"{', '.join(table.report.files)} must have rows with features and labels; it has none.")
@@ -187,6 +212,9 @@ def evaluate(
             _tell_unseen(n_unseen, len(table), str(features.unseen[rows[0]]), row_id, notify)
     families = find_families(table.frame)
     clusters = None if families.index is None else families.index[known]
+    near, rows = None, np.flatnonzero(known)
+    if predictor.domain is not None:
+        near = predictor.domain.judge(table, features, predicted[known], rows)
     marked = resolve(stated_recipe(predictor.checkpoint.recipe)).marked_labels
     figures = score(
         table.pkd[known], predicted[known], table.relation[known], clusters=clusters, why=families.why, marked=marked
@@ -198,15 +226,28 @@ def evaluate(
         "n_unseen": n_unseen,
         "trained_on_this_table": _trained_on(Path(run), data),
         "test": figures,
-        "criteria": grade(figures, judged_rows(figures, marked)),
+        "criteria": grade(figures, judged := judged_rows(figures, marked)),
     }
+    sure = predictor.applied(features, predicted, sd, rows)
+    domain = None if near is None else near["domain"].to_numpy().astype(str)
+    result["calibration"] = (
+        None
+        if sure is None
+        else {**predictor.calibrated, "level": sure.level, **score_intervals(sure, table, rows, domain)}
+    )
+    if predictor.domain is not None and near is not None:
+        result["domain"] = errors_by_domain(predictor.domain, table, rows, predicted[known], near["domain"], judged)
     if folder is not None:
-        _write_evaluation(folder, result, table.take(known), predicted[known])
+        _write_evaluation(folder, result, table.take(known), predicted[known], near)
     return result
 
 
 def _write_evaluation(
-    folder: Path, result: dict[str, Any], table: AffinityTable, predicted: NDArray[np.float64]
+    folder: Path,
+    result: dict[str, Any],
+    table: AffinityTable,
+    predicted: NDArray[np.float64],
+    near: pl.DataFrame | None,
 ) -> None:
     """Write figures, predictions, text and page of the rows that were predicted."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +273,7 @@ def _write_evaluation(
         }
     )
     with writing(folder / "predictions.csv") as handle:
-        frame.write_csv(handle)
+        (frame if near is None else frame.hstack(near)).write_csv(handle)
     write_json(folder / "metrics.json", result)
     write_text(folder / "evaluation.txt", report.text())
     write_text(folder / "report.html", Report(**{**vars(report), "pictures": pictures}).html())
@@ -255,6 +296,8 @@ def evaluation_report(result: dict[str, Any]) -> Report:
         + (SEEN if result["trained_on_this_table"] else ""),
         tables=[
             *tables,
+            *interval_tables(result["calibration"]),
+            *domain_table(result.get("domain")),
             *censored_table(figures, rows=rows),
             *as_stated,
             *binders_table(figures),
@@ -302,6 +345,16 @@ def _tell_unseen(
     )
 
 
+def _tell_domains(counts: Mapping[str, int], notify: Callable[[str], None]) -> None:
+    """Tell in a line how many predictions are about what the model knows."""
+    text = f"Domain: {counts[INSIDE]:,} rows are inside what training knew"
+    if counts[EDGE] or counts[OUTSIDE]:
+        more = f"{counts[EDGE]:,} at its edge, {counts[OUTSIDE]:,} outside; trust these less. See the column domain."
+        notify(f"{text}, {more}")
+    elif counts[INSIDE]:
+        notify(f"{text}, none at its edge or outside.")
+
+
 def _tell_if_unfinished(run: str | Path, notify: Callable[[str], None]) -> None:
     if Path(run).is_dir() and not open_run(run).is_done:
         notify(f"Warning: {run} is unfinished; its best model so far is used. Go on with tailbind train --resume.")
@@ -316,6 +369,13 @@ def _trained_on(run: Path, data: str | Path | Sequence[str | Path]) -> bool:
     if not folder.environment.exists():
         return False
     return bool(folder.read_json(folder.environment).get("data_sha256") == file_hash(files))
+
+
+def _check_level(run: str | Path, predictor: Predictor, level: float) -> None:
+    if predictor.intervals is None:
+        raise RunError(f"--level needs a run with intervals; {run} has none. Train with --set calibration.rows=own.")
+    if not LEVELS[0] <= level <= LEVELS[1]:
+        raise RunError(f"--level must be from {LEVELS[0]} to {LEVELS[1]}; got {level:g}.")
 
 
 def _check_target(target: Path) -> None:
