@@ -17,7 +17,7 @@ from rich.console import Console
 
 import tailbind
 from tailbind.errors import TailbindError
-from tailbind.runtime import to_json
+from tailbind.runtime import check_empty, to_json
 
 
 class Device(StrEnum):
@@ -68,7 +68,7 @@ app = typer.Typer(
 )
 
 Data = Annotated[list[Path], typer.Argument(help="Table of measured affinities: CSV, TSV or Parquet; or several.")]
-Run = Annotated[Path, typer.Argument(help="Run folder that `tailbind train` wrote.")]
+Run = Annotated[Path, typer.Argument(help="Run folder that `tailbind train` wrote, or `tailbind export`.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Read the table anew, and keep nothing of it in the user's cache.")
@@ -262,12 +262,15 @@ def predict(
     run: Run,
     data: Data,
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    level: Annotated[
+        float | None, typer.Option(help="Share of measured values that intervals are to hold; the run's unless given.")
+    ] = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Predict pKd, Kd and bin for every row of a table, with or without labels."""
+    """Predict pKd, Kd and bin for every row of a table, with or without labels; with intervals where there are any."""
     from tailbind.workflows import write_predictions
 
-    done = write_predictions(run, data, out, device=device.value, notify=_tell)
+    done = write_predictions(run, data, out, level=level, device=device.value, notify=_tell)
     empty = f", {done.n_empty:,} of them without features and left empty" if done.n_empty else ""
     _print(f"{out}: {done.n_rows:,} rows{empty}.")
 
@@ -356,6 +359,142 @@ def recipes(
     _print(resolve(load_recipe(name, set_ or ())).toml())
 
 
+@app.command()
+def scan(
+    run: Run,
+    heavy: Annotated[str, typer.Option(help="Heavy chain: letters, or @FILE with letters or one FASTA record.")] = "",
+    light: Annotated[str, typer.Option(help="Light chain, likewise.")] = "",
+    antigen: Annotated[str, typer.Option(help="Antigen, likewise.")] = "",
+    fasta: Annotated[
+        Path | None, typer.Option(help="FASTA file with records called heavy, light, antigen, instead of these.")
+    ] = None,
+    antigen_name: Annotated[str, typer.Option(help="Stands for an antigen without sequence, as in a table.")] = "",
+    source: Annotated[str, typer.Option(help="Data set it counts to, as in a table.")] = "",
+    chains: Annotated[
+        str, typer.Option("--scan", metavar="CHAIN[,…]", help="Chains to scan; the antibody's that are given.")
+    ] = "",
+    region: Annotated[
+        str, typer.Option(metavar="REGION[,…]", help="Scan these alone, as in CDR1,CDR2,CDR3; by IMGT.")
+    ] = "",
+    positions: Annotated[
+        str, typer.Option(metavar="N[,N-N…]", help="Scan these alone, counted from 1, of one chain: 31-35,52.")
+    ] = "",
+    combine: Annotated[int, typer.Option(min=0, help="Propose combinations of 2 to so many substitutions.")] = 0,
+    top: Annotated[int, typer.Option(min=1, help="How many combinations.")] = 20,
+    explore: Annotated[
+        float | None, typer.Option(help="Rank them by pKd + EXPLORE × SD; 0.5 where the model has an SD.")
+    ] = None,
+    avoid: Annotated[str, typer.Option(metavar="LETTERS", help="Residues that no combination puts in.")] = "C",
+    seen_only: Annotated[
+        bool, typer.Option("--seen-only", help="Combine only residues that training saw at their place.")
+    ] = False,
+    diverse: Annotated[
+        bool, typer.Option(help="Propose no two combinations that share all but one substitution.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the combinations that are tried at random.")] = 42,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for scan.csv, scan.png, scan.html and combinations.csv.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    json: Json = False,
+) -> None:
+    """Predict every single substitution of an antibody: a ranked list and a heat map."""
+    from tailbind.workflows import scan as run_scan
+    from tailbind.workflows.scan_input import read_numbers, read_pair
+    from tailbind.workflows.scan_page import headline, scan_tables, write_scan
+
+    if out is not None:
+        check_empty(out)
+    result = run_scan(
+        run,
+        **read_pair(heavy, light, antigen, fasta),
+        antigen_name=antigen_name,
+        source=source,
+        chains=_listed(chains.lower()) or None,
+        regions=_listed(region.upper()),
+        positions=read_numbers(positions) or None,
+        combine=combine,
+        top=top,
+        explore=explore,
+        avoid=avoid,
+        seen_only=seen_only,
+        diverse=diverse,
+        seed=seed,
+        device=device.value,
+        notify=_tell,
+    )
+    if out is not None:
+        write_scan(result, out)
+    if json:
+        _print(to_json(result.document()))
+        return
+    for table in scan_tables(result):
+        _print(table.text() + "\n")
+    _print(headline(result) + (f"\nReport: {out / 'scan.html'}" if out is not None else ""))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="New folder, to share.")],
+) -> None:
+    """Write a run's model as a folder that loads anywhere: safetensors, JSON, model card, and ONNX where it can be."""
+    from tailbind.workflows import export as run_export
+    from tailbind.workflows.exporting import exported_lines
+
+    for line in exported_lines(run_export(run, out, notify=_tell)):
+        _print(line)
+
+
+@app.command()
+def probe(
+    run: Run,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="The run's own table, where it has moved; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for probe.html, .txt and .json.")] = None,
+    antibodies: Annotated[
+        int, typer.Option(min=1, help="Training antibodies of which every single substitution is predicted.")
+    ] = 3,
+    device: DeviceOption = Device.AUTO,
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Ask a run whether it reacts to mutations, CDRs and antigens, as the table's own mutants did.
+
+    Exit code 0, or 1 for a model that does not see mutations, places or antigens, or barely.
+    """
+    from tailbind.workflows import probe as run_probe
+    from tailbind.workflows.probe_page import probe_report
+
+    result = run_probe(
+        run, data=data or None, out=out, antibodies=antibodies, device=device.value, cache=not no_cache, notify=_tell
+    )
+    _print(to_json(result.document()) if json else probe_report(result).text().rstrip())
+    if out is not None and not json:
+        _print(f"\nReport: {out / 'probe.html'}")
+    raise typer.Exit(0 if result.passes else 1)
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at: this computer alone, unless told otherwise.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the key that requests must bring; else TAILBIND_API_KEY, where that is set."),
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Serve a run: a web page that predicts and scans, and a REST interface. Stop it with Ctrl+C or SIGTERM."""
+    from tailbind.server.running import serve as run_server
+
+    run_server(run, host=host, port=port, device=device.value, key_file=api_key_file, notify=_tell)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
@@ -398,6 +537,11 @@ def _fail(message: str) -> int:
 def _tell(text: str) -> None:
     """Print a remark on standard error, so that standard output is the result alone."""
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _listed(text: str) -> list[str]:
+    """Return the words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _list_recipes() -> None:

@@ -11,39 +11,54 @@ if TYPE_CHECKING:
     from tailbind.workflows.comparing import compare
     from tailbind.workflows.demonstrating import demo
     from tailbind.workflows.embedding import Embedded, embed
+    from tailbind.workflows.exporting import Exported, export
     from tailbind.workflows.laddering import Ladder, ladder
+    from tailbind.workflows.probing import Probe, probe
+    from tailbind.workflows.scanning import Scan, scan
     from tailbind.workflows.training import RunSummary, train
     from tailbind.workflows.using import Predicted, evaluate, predict, write_predictions
 
 _HOMES = {
     "Check": "checking",
     "Embedded": "embedding",
+    "Exported": "exporting",
     "Ladder": "laddering",
     "Predicted": "using",
+    "Probe": "probing",
     "RunSummary": "training",
+    "Scan": "scanning",
     "check": "checking",
     "compare": "comparing",
     "demo": "demonstrating",
     "embed": "embedding",
     "evaluate": "using",
+    "export": "exporting",
     "ladder": "laddering",
     "predict": "using",
+    "scan": "scanning",
+    "probe": "probing",
     "train": "training",
     "write_predictions": "using",
 }
 __all__ = [
     "Check",
     "Embedded",
+    "Exported",
     "Ladder",
     "Predicted",
+    "Probe",
     "RunSummary",
+    "Scan",
     "check",
     "compare",
     "demo",
     "embed",
     "evaluate",
+    "export",
     "ladder",
     "predict",
+    "probe",
+    "scan",
     "train",
     "write_predictions",
 ]

@@ -1,0 +1,55 @@
+"""How much one request may ask for, how many may wait, and how long a client may take."""
+
+from dataclasses import dataclass
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes.
+
+    Attributes
+    ----------
+    pairs : in one request
+    chain_letters, antigen_letters : of one sequence
+    json_bytes, upload_bytes : of one request's body
+    held_bytes : of all bodies that are being received at a time
+    upload_rows, upload_columns : of one table
+    scan_letters : of the chains that one scan substitutes
+    waiting_pairs : that wait to be predicted, beyond which a request is answered with 503
+    waiting_jobs : tables and scans that wait, likewise
+    batch_pairs : that are predicted together
+    batch_seconds : that the first of them waits for others
+    head_seconds, body_seconds : in which a request's head and its body must be there
+    send_seconds : in which a client must take a piece of the answer
+    stop_seconds : that requests in flight have when the server is to stop
+    connections : that are open at a time
+    """
+
+    pairs: int = 10_000
+    chain_letters: int = 1_000
+    antigen_letters: int = 5_000
+    json_bytes: int = 16 * MIB
+    upload_bytes: int = 32 * MIB
+    held_bytes: int = 256 * MIB
+    upload_rows: int = 200_000
+    upload_columns: int = 5_000
+    scan_letters: int = 1_000
+    waiting_pairs: int = 20_000
+    waiting_jobs: int = 8
+    batch_pairs: int = 1_024
+    batch_seconds: float = 0.003
+    head_seconds: float = 10.0
+    body_seconds: float = 60.0
+    send_seconds: float = 60.0
+    stop_seconds: int = 30
+    connections: int = 500
+
+    def letters(self, chain: str) -> int:
+        """Return how many letters a sequence of this chain may have.
+
+        >>> Limits().letters("heavy")
+        1000
+        """
+        return self.antigen_letters if chain == "antigen" else self.chain_letters
