@@ -54,7 +54,7 @@ def test_only_training_rows_are_looked_at_and_stretches_change_nothing(monkeypat
     other[300:] = 1e6
     np.testing.assert_array_equal(fit_cloud(other, TRAIN).points, cloud.points)
     whole = cloud.distance(X, np.array([399, 3, 350]))
-    monkeypatch.setattr(module, "STRETCH", 2)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
     np.testing.assert_allclose(cloud.distance(X)[[399, 3, 350]], whole, atol=1e-6)
 
 

@@ -233,7 +233,7 @@ def test_a_new_process_predicts_from_sequences_what_training_predicted(
     assert len(both) == len(in_training) > 50
     np.testing.assert_allclose(both["predicted_pkd"], both["predicted_pkd_again"], atol=1e-5)
     assert "7 of them without features and left empty" in done.stdout.replace("\n", " ")
-    assert again.head(7).drop("row_id").null_count().row(0) == (7,) * 7
+    assert again.head(7).drop("row_id").null_count().row(0) == (7,) * 12
 
 
 def test_order_company_and_case_change_no_prediction(

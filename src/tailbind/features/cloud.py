@@ -13,11 +13,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tailbind.features.reduction import STRETCH, Rows, fit_pca
+from tailbind.features.reduction import Rows, fit_pca
 
 #: Training rows that are looked at, and those of them that stand for all.
 LOOKED_AT: Final = 20_000
 KEPT: Final = 1_000
+#: Rows whose distances are taken together: so few that these stay in the cache.
+AT_ONCE: Final = 1_024
 #: Principal components of a row.
 COMPONENTS: Final = 64
 
@@ -51,10 +53,11 @@ class Cloud:
         n_rows = len(X) if rows is None else len(rows)
         found = np.empty(n_rows)
         squares = np.square(self.points).sum(axis=1)
-        for start in range(0, n_rows, STRETCH):
-            part = slice(start, start + STRETCH)
+        for start in range(0, n_rows, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
             own = _coordinates(X[part] if rows is None else X[rows[part]], self.mean, self.scale, self.components)
-            apart = squares - 2 * own @ self.points.T
+            apart = (-2 * own) @ self.points.T
+            apart += squares
             found[part] = np.sqrt(np.maximum(apart.min(axis=1) + np.square(own).sum(axis=1), 0.0))
         return found
 

@@ -12,8 +12,6 @@ from tailbind.table.features import Features
 
 #: Dense columns that say how far a row's chains are from what training mostly saw.
 CHANGES: Final = re.compile(r"(heavy|light|antigen) .*changed residues")
-#: Where there are none of these: so many dense columns at most are looked at.
-MOST_COLUMNS: Final = 400
 
 
 def landscapes(features: Features, rows: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -45,7 +43,7 @@ def doubt(
     """Return what `evaluation.calibration` takes of rows: inputs, the model's SD (0 without one) and landscapes.
 
     Inputs are the prediction, its SD, whether something of the row is unseen, and of the dense features those that
-    count changed residues, else all where they are not too many.
+    count changed residues.
 
     Parameters
     ----------
@@ -56,7 +54,6 @@ def doubt(
     unseen = np.zeros(len(rows)) if features.unseen is None else features.unseen[rows] != ""
     inputs = [predicted, spread, unseen]
     changes = [column for column, name in enumerate(features.names) if CHANGES.fullmatch(name)]
-    if changes or features.dense.shape[1] <= MOST_COLUMNS:
-        dense = features.dense[rows]
-        inputs.append(dense[:, changes] if changes else dense)
+    if changes:
+        inputs.append(features.dense[rows][:, changes])
     return np.column_stack(inputs).astype(np.float32), spread, landscapes(features, rows)
