@@ -14,9 +14,10 @@ from tailbind.training.batch_losses import (
     concordance_correlation,
     pairwise_loss,
 )
-from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.loop import Trainer
 from tailbind.training.losses import BoundedFocal, CensoredMse, Huber, WeightedMse
 from tailbind.training.member import own_loss
+from tailbind.training.results import EpochResult
 from tailbind.training.schedule import AdamW, OneCycle
 from tailbind.training.stages import TrainingOptions, plan_stages
 

@@ -19,9 +19,10 @@ from tailbind.options import read_options
 from tailbind.scale import bin_index
 from tailbind.training.batch_losses import BalancedMse
 from tailbind.training.batches import batch_sizes
-from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.loop import Trainer
 from tailbind.training.losses import CensoredMse, FocalMse, Tobit, WeightedMse, sides
 from tailbind.training.member import NOISE_PACE, clip
+from tailbind.training.results import EpochResult
 from tailbind.training.schedule import AdamW, CosineRestarts, OneCycle, Plateau
 from tailbind.training.selection import validation_score
 from tailbind.training.stages import Stage, TrainingOptions, plan_stages

@@ -11,7 +11,7 @@ import torch
 from tailbind.models.mlp import Mlp
 from tailbind.table.blocks import Blocks
 from tailbind.table.features import Features
-from tailbind.training import loop
+from tailbind.training import beginning, steps
 from tailbind.training.batches import ShuffledBlocks
 from tailbind.training.loop import Trainer
 from tailbind.training.losses import WeightedMse
@@ -72,9 +72,9 @@ def test_training_is_that_in_memory_in_the_same_order(
     X: np.ndarray, blocks: Blocks, members: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However little is read at a time; batches of both are dealt by blocks here."""
-    monkeypatch.setattr(loop, "READ_AT_ONCE", at_once)
-    monkeypatch.setattr(loop, "BLOCK_ROWS", PER_FILE)
-    monkeypatch.setattr(loop, "Shuffled", lambda rows: ShuffledBlocks(rows, rows // PER_FILE))
+    monkeypatch.setattr(steps, "READ_AT_ONCE", at_once)
+    monkeypatch.setattr(beginning, "BLOCK_ROWS", PER_FILE)
+    monkeypatch.setattr(beginning, "Shuffled", lambda rows: ShuffledBlocks(rows, rows // PER_FILE))
     here, there = trainer(X, members), trainer(blocks, members)
     told: list[list[float]] = [[], []]
     for learner, losses in zip((here, there), told, strict=True):
@@ -87,7 +87,7 @@ def test_a_continued_training_deals_batches_as_it_was_begun(
     X: np.ndarray, blocks: Blocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the features fit into memory by then."""
-    monkeypatch.setattr(loop, "BLOCK_ROWS", PER_FILE)
+    monkeypatch.setattr(beginning, "BLOCK_ROWS", PER_FILE)
     whole, begun, continued = trainer(blocks), trainer(blocks), trainer(X)
     losses: list[float] = []
     whole.run(lambda result: losses.append(result.train_loss))
@@ -99,7 +99,7 @@ def test_a_continued_training_deals_batches_as_it_was_begun(
 
 
 def test_no_more_is_read_than_allowed(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "READ_AT_ONCE", 4 * N_COLUMNS * 40)
+    monkeypatch.setattr(steps, "READ_AT_ONCE", 4 * N_COLUMNS * 40)
     taken: list[int] = []
     original = Blocks.__getitem__
 
@@ -135,7 +135,7 @@ from pathlib import Path
 from tailbind.models.mlp import Mlp
 from tailbind.table.blocks import Blocks
 from tailbind.table.features import Features
-from tailbind.training import loop
+from tailbind.training import steps
 from tailbind.training.loop import Trainer
 from tailbind.training.losses import WeightedMse
 from tailbind.training.schedule import AdamW, CosineRestarts
@@ -147,7 +147,7 @@ for start in range(0, n, per_file):
     files.append(Path({str(tmp_path)!r}) / f"{{start:07}}.npy")
     np.save(files[-1], np.random.default_rng(start).standard_normal((per_file, width), np.float32))
 blocks = Blocks(tuple(files), per_file, (n, width))
-loop.READ_AT_ONCE = 16 << 20
+steps.READ_AT_ONCE = 16 << 20
 y = np.tile(blocks[:per_file] @ np.random.default_rng(1).normal(size=width) / 16 + 7, n // per_file)
 def train():
     network = Mlp((8,)).build(width, 0)

@@ -12,8 +12,9 @@ from tailbind.checkpoint import RESUME, load_state, save_state
 from tailbind.models.inlet import EmbeddingPerceptron
 from tailbind.models.mlp import Mlp
 from tailbind.table.features import Features
-from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.loop import Trainer
 from tailbind.training.losses import WeightedMse
+from tailbind.training.results import EpochResult
 from tailbind.training.schedule import Adam, AdamW, Constant, CosineRestarts
 from tailbind.training.stages import TrainingOptions, plan_stages
 

@@ -39,7 +39,7 @@ def test_losses_are_those_of_a_plain_loop() -> None:
     plain = Mlp(dropout=0.0).build(WIDTH, seed=0).members[0].train()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=1e-4)
     sampler = torch.Generator().manual_seed(7)
-    X, y, weight = learner._X.dense, learner._y, learner._weight
+    X, y, weight = learner._rows.X.dense, learner._rows.y, learner._rows.weight
     assert isinstance(X, torch.Tensor)
     expected = []
     for _ in range(2):
