@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,61 @@ def test_a_model_of_columns_takes_tables_alone(columns_model: ServedModel, table
         answer = client.post("/api/predict-file?format=json", **upload(table_file.read_bytes()))
     found = [one["pkd"] for one in answer.json()["predictions"]]
     assert found == pytest.approx(offline["predicted_pkd"].to_list(), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def sure_model(table_file: Path, tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    """A ridge whose intervals are of 80 %."""
+    out = tmp_path_factory.mktemp("runs") / "sure"
+    overrides = ["features.sites.numbering=false", "calibration.rows=validation", "calibration.level=0.8"]
+    tailbind.train(table_file, recipe="ridge", out=out, overrides=overrides, device="cpu")
+    return ServedModel.of_run(out, "cpu", Limits())
+
+
+def test_the_level_of_intervals_is_told(sure_model: ServedModel) -> None:
+    with TestClient(create_app(sure_model), base_url="http://localhost") as client:
+        answers = [
+            client.get("/api/health"),
+            client.post("/api/predict", json={"pairs": [{"heavy": HEAVY}]}),
+            client.post("/api/predict-file?format=json", **upload(f"heavy\n{HEAVY}\n".encode())),
+            client.post("/api/scan", json={"heavy": HEAVY}),
+        ]
+    assert [answer.json()["level"] for answer in answers] == [0.8] * 4
+    found = answers[1].json()["predictions"][0]
+    assert found["pkd_low"] < found["pkd"] < found["pkd_high"]
+
+
+def test_a_run_without_intervals_has_no_level(model: ServedModel) -> None:
+    unsure = replace(model, predictor=replace(model.predictor, intervals=None))
+    with TestClient(create_app(unsure), base_url="http://localhost") as client:
+        assert client.get("/api/health").json()["level"] is None
+        assert client.post("/api/predict", json={"pairs": [{"heavy": HEAVY}]}).json()["level"] is None
+
+
+def test_limits_that_a_user_sets_hold_and_are_told(model: ServedModel) -> None:
+    limits = Limits.asked(pairs=3, rows=4, upload_mib=1)
+    with TestClient(create_app(replace(model, limits=limits)), base_url="http://localhost") as client:
+        told = client.get("/api/health").json()["limits"]
+        assert (told["pairs"], told["upload_rows"], told["upload_bytes"]) == (3, 4, 2**20)
+        shape = client.get("/openapi.json").json()["components"]["schemas"]["PairsAsked"]
+        assert shape["properties"]["pairs"]["maxItems"] == 3
+        assert client.post("/api/predict", json={"pairs": [{"heavy": HEAVY}] * 3}).status_code == 200
+        refused = [
+            client.post("/api/predict", json={"pairs": [{"heavy": HEAVY}] * 4}),
+            client.post("/api/predict-file", **upload(b"heavy\n" + f"{HEAVY}\n".encode() * 5)),
+            client.post("/api/predict-file", **upload(b"x" * 2**20)),
+        ]
+    assert [answer.status_code for answer in refused] == [413] * 3
+    words = ("at most 3 pairs", "at most 4 rows", "at most 1 MiB")
+    assert all(word in answer.json()["message"] for word, answer in zip(words, refused, strict=True))
+
+
+def test_more_pairs_may_be_asked_for_than_by_default(model: ServedModel) -> None:
+    limits = Limits.asked(pairs=10_001)
+    pairs = [{"heavy": "EVQL"}] * 10_001
+    for served, status in ((model, 413), (replace(model, limits=limits), 200)):
+        with TestClient(create_app(served), base_url="http://localhost") as client:
+            assert client.post("/api/predict", json={"pairs": pairs}).status_code == status
 
 
 # --- tables ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 
 from tailbind.server.app import create_app
@@ -15,6 +16,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="needs the package sch
 
 schemathesis.checks.load_all_checks()
 positive_data_acceptance = schemathesis.checks.CHECKS.get_one("positive_data_acceptance")
+rejection = schemathesis.checks.CHECKS.get_one("negative_data_rejection")
 
 OPERATIONS = (
     ("/api/predict", "POST"),
@@ -29,6 +31,7 @@ OPERATIONS = (
 @pytest.fixture
 def api(model: ServedModel) -> Iterator[Any]:
     with listening(create_app(model, hosts=LOCAL), model.limits) as port:
+        torch.set_flush_denormal(False)  # loading the model set it in this thread, where hypothesis makes numbers
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
 
 
@@ -50,7 +53,10 @@ def test_no_answer_is_a_failure_or_undocumented(api: Any, path: str, method: str
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     def ask(case: Any) -> None:
-        statuses.add(case.call_and_validate(excluded_checks=unsure).status_code)
+        answer = case.call()
+        # Too many pairs are told as too much (413), which the check does not know for a refusal.
+        case.validate_response(answer, excluded_checks=[*unsure, *([rejection] if answer.status_code == 413 else [])])
+        statuses.add(answer.status_code)
 
     ask()
     assert max(statuses) < 500

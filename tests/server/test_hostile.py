@@ -258,6 +258,18 @@ def _is_up(address: str) -> bool:
         return False
 
 
+def test_limits_are_options(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    taken: list[Limits] = []
+    monkeypatch.setattr(running, "serve", lambda _, **options: taken.append(options["limits"]))
+    assert main(["serve", str(run)]) == 0
+    assert main(["serve", str(run), "--max-pairs", "5", "--max-rows", "7", "--max-upload-mib", "64"]) == 0
+    assert taken[0] == Limits()
+    assert (taken[1].pairs, taken[1].upload_rows, taken[1].upload_bytes) == (5, 7, 64 * MIB)
+    assert taken[1].unpacked_bytes == 2 * Limits().unpacked_bytes
+    assert main(["serve", str(run), "--max-pairs", "0"]) == 2
+    assert "--max-pairs" in capsys.readouterr().err
+
+
 def test_an_address_that_is_taken_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])

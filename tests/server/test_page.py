@@ -77,6 +77,16 @@ def test_a_pair_is_typed_and_predicted(page: Any, frame: pl.DataFrame, model: Se
     assert page.locator("#predictions svg rect").count() >= 1
 
 
+def test_intervals_are_shown_with_their_level(page: Any, frame: pl.DataFrame, model: ServedModel) -> None:
+    assert model.level is not None
+    fill(page, frame.row(3, named=True))
+    page.click("#predict")
+    page.wait_for_selector("#predictions tbody tr")
+    title = f"{100 * model.level:g} % interval"
+    assert title in page.locator("#predictions thead th").all_inner_texts()
+    assert title in page.inner_text("#predictions .figure")
+
+
 def test_a_mistake_is_told_beside_its_field_and_goes_away(page: Any, frame: pl.DataFrame) -> None:
     pair = frame.row(3, named=True)
     fill(page, {**pair, "heavy": pair["heavy"][:20] + "X", "antigen": "B4"})

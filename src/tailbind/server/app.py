@@ -1,6 +1,5 @@
 """The application: what each address answers, and how mistakes are told."""
 
-import io
 import json
 import secrets
 import tempfile
@@ -31,11 +30,13 @@ from tailbind.server.messages import (
     ScanAsked,
     Substitutions,
     TablePredictions,
+    pairs_asked,
 )
 from tailbind.server.metrics import Metrics
 from tailbind.server.model import ServedModel, answers
 from tailbind.server.pages import FILES, read_page
-from tailbind.server.uploads import PARQUET, check_parquet, shown_name, spreadsheet_csv, suffix_of
+from tailbind.server.unpacking import unpack
+from tailbind.server.uploads import PARQUET, shown_name, spreadsheet_csv, suffix_of
 
 CSV: Final = "text/csv; charset=utf-8"
 _WHY: Final = {
@@ -75,10 +76,8 @@ class Api:
     async def predict(self, asked: PairsAsked) -> Response:
         """Return a prediction for each pair, in the order they came."""
         self.model.check_reads_sequences()
-        if len(asked.pairs) > self.limits.pairs:
-            raise RefusedError(f"A request must have at most {self.limits.pairs:,} pairs.", status=413)
         pairs = checked_pairs([vars(pair) for pair in asked.pairs], self.limits)
-        return _json({"predictions": await self.batcher.predict(pairs)})
+        return _json({"level": self.model.level, "predictions": await self.batcher.predict(pairs)})
 
     async def predict_file(
         self,
@@ -90,17 +89,18 @@ class Api:
         content = await file.read()
         frame, notes = await self.jobs.do(lambda: self._predict_content(content, name))
         if format == "json":
-            return _json({"predictions": answers(frame), "notes": notes})
+            return _json({"level": self.model.level, "predictions": answers(frame), "notes": notes})
         disposition = {"content-disposition": 'attachment; filename="predictions.csv"'}
         return Response(spreadsheet_csv(frame), media_type=CSV, headers=disposition)
 
     def _predict_content(self, content: bytes, name: str) -> Any:
         suffix = suffix_of(name, content, self.limits)
-        if suffix == PARQUET:
-            check_parquet(io.BytesIO(content), self.limits)
         with tempfile.TemporaryDirectory(prefix="tailbind-") as folder:
             path = Path(folder) / f"upload-{secrets.token_hex(8)}{suffix}"
             path.write_bytes(content)
+            if suffix == PARQUET:
+                sent, path = path, path.with_name(f"unpacked-{path.name}")
+                unpack(sent, path, self.limits)
             frame, notes = self.model.predict_table(path, name)
         self.metrics.predictions.inc(len(frame))
         return frame, notes
@@ -133,13 +133,16 @@ class Api:
             reads="sequences" if self.model.prefix is None else "columns",
             scans=self.model.scans,
             needs_key=self.needs_key,
+            level=self.model.level,
             limits={
                 "pairs": limits.pairs,
+                "json_bytes": limits.json_bytes,
                 "heavy": limits.chain_letters,
                 "light": limits.chain_letters,
                 "antigen": limits.antigen_letters,
                 "upload_bytes": limits.upload_bytes,
                 "upload_rows": limits.upload_rows,
+                "unpacked_bytes": limits.unpacked_bytes,
                 "scan_letters": limits.scan_letters,
             },
         )
@@ -211,7 +214,12 @@ def _add_routes(app: FastAPI, api: Api, secured: list[HTTPBearer]) -> None:
             **options,
         )
 
-    add("/api/predict", api.predict, "POST", Predictions)
+    async def predict(asked: PairsAsked) -> Response:
+        return await api.predict(asked)
+
+    predict.__annotations__["asked"] = pairs_asked(api.limits.pairs)
+    predict.__doc__ = api.predict.__doc__
+    add("/api/predict", predict, "POST", Predictions)
     add("/api/predict-file", api.predict_file, "POST", TablePredictions, responses={200: csv})
     add("/api/scan", api.scan, "POST", Substitutions)
     add("/api/model-card", api.model_card, "GET", ModelCard)
@@ -249,6 +257,9 @@ def _add_mistakes(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def misshapen(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        for one in error.errors():
+            if one["type"] == "too_long" and one["loc"] == ("body", "pairs"):
+                return _problem(413, f"A request must have at most {one['ctx']['max_length']:,} pairs.")
         faults = [(_place(one["loc"]), str(one["msg"])) for one in error.errors()]
         path, words = faults[0]
         return _problem(422, f"{path or 'The request'}: {words}.", faults[:MOST_FAULTS])

@@ -16,6 +16,8 @@ class Limits:
     json_bytes, upload_bytes : of one request's body
     held_bytes : of all bodies that are being received at a time
     upload_rows, upload_columns : of one table
+    unpacked_bytes : that the cells of a Parquet file may have, each written out
+    unpacking_bytes, unpacking_seconds : that the process has which unpacks it
     scan_letters : of the chains that one scan substitutes
     waiting_pairs : that wait to be predicted, beyond which a request is answered with 503
     waiting_jobs : tables and scans that wait, likewise
@@ -35,6 +37,9 @@ class Limits:
     held_bytes: int = 256 * MIB
     upload_rows: int = 200_000
     upload_columns: int = 5_000
+    unpacked_bytes: int = 256 * MIB
+    unpacking_bytes: int = 1024 * MIB
+    unpacking_seconds: float = 60.0
     scan_letters: int = 1_000
     waiting_pairs: int = 20_000
     waiting_jobs: int = 8
@@ -45,6 +50,28 @@ class Limits:
     send_seconds: float = 60.0
     stop_seconds: int = 30
     connections: int = 500
+
+    @classmethod
+    def asked(cls, *, pairs: int | None = None, upload_mib: int | None = None, rows: int | None = None) -> "Limits":
+        """Return limits of which a user sets some, and of the others what is needed to reach these.
+
+        >>> Limits.asked(pairs=50_000).json_bytes // MIB, Limits.asked(upload_mib=4).upload_bytes // MIB
+        (80, 4)
+        """
+        usual = cls()
+        pairs = pairs or usual.pairs
+        upload_bytes = usual.upload_bytes if upload_mib is None else upload_mib * MIB
+        larger, longer = max(1.0, upload_bytes / usual.upload_bytes), max(1.0, pairs / usual.pairs)
+        return cls(
+            pairs=pairs,
+            json_bytes=int(usual.json_bytes * longer),
+            waiting_pairs=int(usual.waiting_pairs * longer),
+            upload_rows=rows or usual.upload_rows,
+            upload_bytes=upload_bytes,
+            held_bytes=int(usual.held_bytes * max(larger, longer)),
+            unpacked_bytes=int(usual.unpacked_bytes * larger),
+            unpacking_bytes=int(usual.unpacking_bytes * larger),
+        )
 
     def letters(self, chain: str) -> int:
         """Return how many letters a sequence of this chain may have.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tailbind.sequences.alphabet import AMINO_ACIDS
 from tailbind.server.checking import SPACES
@@ -45,7 +45,17 @@ class Pair(Strict):
 class PairsAsked(Strict):
     """Pairs to predict."""
 
-    pairs: Annotated[list[Pair], Field(min_length=1, max_length=LIMITS.pairs)]
+    pairs: Annotated[list[Pair], Field(min_length=1)]
+
+
+def pairs_asked(most: int) -> type[PairsAsked]:
+    """Return the shape of a request with at most so many pairs: more are not even looked at.
+
+    >>> pairs_asked(2).model_json_schema()["properties"]["pairs"]["maxItems"]
+    2
+    """
+    pairs = Annotated[list[Pair], Field(min_length=1, max_length=most)]
+    return create_model("PairsAsked", __base__=PairsAsked, __doc__=PairsAsked.__doc__, pairs=(pairs, ...))
 
 
 Chain = Literal["heavy", "light", "antigen"]
@@ -76,7 +86,15 @@ class Prediction(BaseModel):
     unseen: str | None = Field(None, description="What of the pair training never saw, in words.")
 
 
-class Predictions(BaseModel):
+class Told(BaseModel):
+    """What is said beside predictions."""
+
+    level: float | None = Field(
+        None, description="Share of measured values that pkd_low to pkd_high is to hold; null without intervals."
+    )
+
+
+class Predictions(Told):
     """A prediction for each pair, in the order they came."""
 
     predictions: list[Prediction]
@@ -88,7 +106,7 @@ class RowPrediction(Prediction):
     row_id: str
 
 
-class TablePredictions(BaseModel):
+class TablePredictions(Told):
     """A prediction for each row, and what a person should know of how the table was read."""
 
     predictions: list[RowPrediction]
@@ -111,7 +129,7 @@ class Substitution(BaseModel):
     delta_pkd: float | None = Field(description="Predicted pKd of the mutant less that of the wild type.")
 
 
-class Substitutions(BaseModel):
+class Substitutions(Told):
     """Every single substitution of the chains asked for, and the prediction for the wild type."""
 
     wild_type: Prediction
@@ -134,6 +152,7 @@ class Health(BaseModel):
     reads: Literal["sequences", "columns"]
     scans: bool
     needs_key: bool
+    level: float | None = Field(description="Of the intervals, as beside predictions; null without intervals.")
     limits: dict[str, int]
 
 

@@ -10,13 +10,14 @@ from typing import Any, Final
 import polars as pl
 
 from tailbind.errors import FeatureError, SequenceError, TableError
-from tailbind.features.pipeline import column_prefix, reads_sequences
+from tailbind.features.pipeline import column_prefix, reads_sequences_alone
 from tailbind.predictor import Predictor, load
 from tailbind.runtime import computing_on
 from tailbind.server.batching import Answer
 from tailbind.server.card import card_of
 from tailbind.server.checking import Pairs, RefusedError, table_of
 from tailbind.server.limits import Limits
+from tailbind.server.unpacking import too_many_rows
 from tailbind.table.schema import SEQUENCES, AffinityTable
 from tailbind.workflows.scanning import scan
 
@@ -64,7 +65,12 @@ class ServedModel:
     @property
     def scans(self) -> bool:
         """Whether substitutions can be predicted."""
-        return self.prefix is None and reads_sequences(self.predictor.features.blocks)
+        return reads_sequences_alone(self.predictor.features.blocks)
+
+    @property
+    def level(self) -> float | None:
+        """Share of measured values that its intervals are to hold; None of a run without intervals."""
+        return None if self.predictor.intervals is None else self.predictor.intervals.level
 
     def check_reads_sequences(self) -> None:
         """Refuse pairs where the model needs columns that they do not have."""
@@ -99,7 +105,7 @@ class ServedModel:
             for table in tables:
                 n_rows += len(table)
                 if n_rows > self.limits.upload_rows:
-                    raise RefusedError(f"A table must have at most {self.limits.upload_rows:,} rows.", status=413)
+                    raise too_many_rows(self.limits)
                 self._check_lengths(table, n_rows - len(table))
                 frames.append(self.predictor.predict(table))
             notes = [line.replace(path.name, shown) for line in tables.report.lines()]
@@ -112,7 +118,7 @@ class ServedModel:
         wild_type = self.predict_pairs(pair)[0]
         with computing_on(self.device), _told():
             found = scan(self.predictor, *(pair.chains[chain][0] for chain in SEQUENCES), chains=chains)
-        return {"wild_type": wild_type, "substitutions": answers(found.frame, names={})}
+        return {"level": self.level, "wild_type": wild_type, "substitutions": answers(found.frame, names={})}
 
     def _check_lengths(self, table: AffinityTable, start: int) -> None:
         for chain in SEQUENCES:

@@ -1,6 +1,5 @@
 """Tables that strangers send: what is refused before a reader sees it, and what is written for a spreadsheet."""
 
-import io
 import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Final
@@ -9,6 +8,7 @@ import polars as pl
 
 from tailbind.server.checking import RefusedError
 from tailbind.server.limits import MIB, Limits
+from tailbind.server.unpacking import DAMAGED, too_many_columns
 
 TEXTS: Final = (".csv", ".tsv", ".txt")
 PARQUET: Final = ".parquet"
@@ -19,6 +19,7 @@ _PACKED: Final = {
     b"\xfd7zXZ": "an xz file", b"7z\xbc\xaf": "a 7z archive", b"x\x01": "a zlib file", b"x^": "a zlib file",
     b"x\x9c": "a zlib file", b"x\xda": "a zlib file", b"\xd0\xcf\x11\xe0": "an Excel file",
 }  # fmt: skip
+_BEFORE_HEADER: Final = b"\xef\xbb\xbf\r\n"
 _MOST_FOOTER: Final = 4 * MIB
 _FORMULA: Final = r"^[\s]*[=+\-@\t\r\n＝＋－＠]"
 _NUMBER: Final = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -69,34 +70,27 @@ def suffix_of(name: str, content: bytes, limits: Limits) -> str:
         raise _refused(f"must be UTF-8 text; byte {error.start + 1:,} is not. Save it as CSV (UTF-8).") from None
     if b"\0" in content:
         raise _refused("must be text; it has zero bytes. Save it as CSV (UTF-8).")
-    header = content.split(b"\n", 1)[0]
-    n_columns = 1 + max(header.count(separator) for separator in (b",", b";", b"\t"))
-    _check_columns(n_columns, limits)
+    _check_cells(content, limits)
     return suffix
-
-
-def check_parquet(source: "io.BytesIO", limits: Limits) -> None:
-    """Refuse a Parquet file with more rows or columns than are taken, by its own footer."""
-    try:
-        schema = pl.read_parquet_schema(source)
-        source.seek(0)
-        n_rows = pl.scan_parquet(source).select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
-        raise _refused("must be a whole Parquet file; it is damaged or something else.") from None
-    _check_columns(len(schema), limits)
-    if n_rows > limits.upload_rows:
-        raise RefusedError(f"A table must have at most {limits.upload_rows:,} rows; it has {n_rows:,}.", status=413)
 
 
 def _check_parquet(content: bytes) -> None:
     footer = int.from_bytes(content[-8:-4], "little")
     if len(content) < 12 or content[:4] != _MAGIC or content[-4:] != _MAGIC or footer > min(_MOST_FOOTER, len(content)):
-        raise _refused("must be a whole Parquet file; it is damaged or something else.")
+        raise _refused(DAMAGED)
 
 
-def _check_columns(n_columns: int, limits: Limits) -> None:
+def _check_cells(content: bytes, limits: Limits) -> None:
+    """Refuse a text that becomes more cells than it has letters: the reader fills up rows that lack some."""
+    header = content.lstrip(_BEFORE_HEADER).split(b"\n", 1)[0]
+    if header.count(b'"') % 2:
+        raise _refused('must have its column names on one line; a " in that line is not closed.')
+    n_columns = 1 + max(header.count(separator) for separator in (b",", b";", b"\t"))
     if n_columns > limits.upload_columns:
-        raise _refused(f"must have at most {limits.upload_columns:,} columns; it has {n_columns:,}.")
+        raise _refused(too_many_columns(limits, n_columns))
+    n_cells = n_columns * content.count(b"\n")
+    if n_cells > max(len(content), MIB):
+        raise _refused(f"must have a cell in every row for each of its {n_columns:,} columns; most rows have fewer.")
 
 
 def _refused(words: str) -> RefusedError:

@@ -1,7 +1,7 @@
 // Every substitution as a map: a column per position, a row per residue, moved through with the arrow keys.
 
 import { csv, download, element, signed } from "./element.js";
-import { kd } from "./results.js";
+import { interval, kd } from "./results.js";
 
 const RESIDUES = [..."GAVLIMPFWYSTCNQHKRDE"];
 const [WEAKER, STRONGER] = [[178, 58, 38], [33, 102, 160]];
@@ -41,23 +41,23 @@ function bands(columns) {
   return cells;
 }
 
-function words(row, column, residue) {
+function words(row, column, residue, level) {
   const where = [column.imgt ? `IMGT ${column.imgt}` : null, column.region].filter(Boolean).join(", ");
   if (!row) return `${column.chain} ${column.wild_type}${column.position}: the wild type has ${residue}${where ? ` (${where})` : ""}.`;
   if (row.delta_pkd === null) return `${row.mutation}: no prediction.`;
-  const sure = typeof row.pkd_low === "number" && typeof row.pkd_high === "number" ? `, interval ${row.pkd_low.toFixed(1)} to ${row.pkd_high.toFixed(1)}`
+  const sure = typeof row.pkd_low === "number" && typeof row.pkd_high === "number" ? `, ${interval(level).replace("I", "i")} ${row.pkd_low.toFixed(1)} to ${row.pkd_high.toFixed(1)}`
     : typeof row.predicted_sd === "number" ? `, SD of the mutant ${row.predicted_sd.toFixed(2)}` : "";
   const seen = strange(row) ? ". Training never saw it here" : "";
   return `${row.mutation}: ΔpKd ${signed(row.delta_pkd)} (pKd ${row.predicted_pkd.toFixed(2)}${sure})${where ? `, ${where}` : ""}${seen}`;
 }
 
-function grid(columns, limit, tell) {
+function grid(columns, limit, level, tell) {
   const body = RESIDUES.map((residue) => element("tr", { role: "row" },
     element("th", { scope: "row" }, residue),
     ...columns.map((column) => {
       const row = column.cells.get(residue);
       const own = residue === column.wild_type;
-      const made = element("td", { role: "gridcell", tabindex: "-1", class: own ? "own" : row && strange(row) ? "unseen" : "", "aria-label": words(own ? null : row, column, residue) });
+      const made = element("td", { role: "gridcell", tabindex: "-1", class: own ? "own" : row && strange(row) ? "unseen" : "", "aria-label": words(own ? null : row, column, residue, level) });
       if (!own && row && row.delta_pkd !== null) made.style.backgroundColor = colour(row.delta_pkd, limit);
       return made;
     })));
@@ -115,7 +115,7 @@ export function showSubstitutions(place, answer) {
     element("div", { class: "head" }, element("h2", {}, `${rows.length.toLocaleString("en")} substitutions`), save),
     element("p", { class: "note" }, wild.pkd === null ? "No prediction for the wild type." : `The wild type has pKd ${wild.pkd.toFixed(2)} (${kd(wild.kd_nm)}). Squares show by how much a substitution changes it.`),
     readout,
-    element("div", { class: "map", id: "map" }, columns.length ? grid(columns, limit, (text) => { readout.textContent = text; }) : "Nothing to show."),
+    element("div", { class: "map", id: "map" }, columns.length ? grid(columns, limit, answer.level, (text) => { readout.textContent = text; }) : "Nothing to show."),
     legend(limit, rows.some(strange)),
     element("div", { class: "two" }, ranked("Strongest", known.slice(0, MOST_RANKED)), ranked("Weakest", known.slice(-MOST_RANKED).reverse())),
   );

@@ -125,7 +125,7 @@ at("pair-form").addEventListener("submit", (event) => {
   event.preventDefault();
   work("Predicting", CHAINS, null, async () => {
     const answer = await ask("/api/predict", json({ pairs: [pair()] }));
-    showPredictions(at("predictions"), answer.predictions);
+    showPredictions(at("predictions"), answer.predictions, answer.level);
     at("substitutions").hidden = true;
     return "Done: one pair predicted.";
   });
@@ -135,7 +135,7 @@ at("scan").addEventListener("click", () => {
   const chain = at("chain").value;
   work(`Predicting every substitution of the ${chain} chain`.replace("antigen chain", "antigen"), CHAINS, chain, async () => {
     const answer = await ask("/api/scan", json({ ...pair(), chains: [chain] }));
-    showPredictions(at("predictions"), [answer.wild_type]);
+    showPredictions(at("predictions"), [answer.wild_type], answer.level);
     showSubstitutions(at("substitutions"), answer);
     return `Done: ${answer.substitutions.length.toLocaleString("en")} substitutions predicted.`;
   });
@@ -156,7 +156,7 @@ at("table-form").addEventListener("submit", (event) => {
   work("Predicting the table", ["file"], file ? "file" : "pasted", async () => {
     try {
       const answer = await ask("/api/predict-file?format=json", { method: "POST", body: form });
-      showPredictions(at("predictions"), answer.predictions, answer.notes);
+      showPredictions(at("predictions"), answer.predictions, answer.level, answer.notes);
       at("substitutions").hidden = true;
       return `Done: ${answer.predictions.length.toLocaleString("en")} rows predicted.`;
     } catch (error) {

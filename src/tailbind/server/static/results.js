@@ -50,22 +50,26 @@ function chip(word) {
   return word ? element("span", { class: `chip ${/^[a-z]+$/.test(word) ? word : ""}` }, word) : "–";
 }
 
-function table(rows) {
+// The level is the server's word, as in "90 % interval"; an answer without it has intervals of nobody knows which.
+export function interval(level) {
+  return typeof level === "number" ? `${Number((100 * level).toPrecision(3))} % interval` : "Interval";
+}
+
+function table(rows, level) {
   const has = (name) => rows.some((row) => row[name] !== null && row[name] !== undefined);
   const more = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => !OWN.has(name) && has(name));
-  const sure = has("pkd_low") ? "Interval" : has("sd") ? "± SD of the ensemble" : "Scale 3 to 13";
-  const heads = [["Row", ""], ["pKd", "number"], [sure, ""], ["Kd", "number"], ["Bin", ""]];
-  if (has("domain")) heads.push(["Domain", ""]);
+  const sure = has("pkd_low") || has("pkd_high") ? interval(level) : has("sd") ? "± SD of the ensemble" : "Scale 3 to 13";
+  const heads = [["Row", ""], ["pKd", "number"], ...(has("domain") ? [["Domain", ""]] : []), [sure, ""], ["Kd", "number"], ["Bin", ""]];
   const tells = rows.some((row) => "unseen" in row);
   if (tells) heads.push(["Training never saw", "words"]);
   heads.push(...more.map((name) => [TITLES[name] ?? plain(name), rows.some((row) => typeof row[name] === "number") ? "number" : ""]));
   const lines = rows.slice(0, MOST_SHOWN).map((row, index) => element("tr", {},
     element("td", {}, String(row.row_id ?? index + 1)),
     element("td", { class: "number" }, element("b", {}, row.pkd === null ? "–" : row.pkd.toFixed(2))),
+    has("domain") ? element("td", {}, chip(row.domain)) : null,
     element("td", {}, bar(row)),
     element("td", { class: "number" }, kd(row.kd_nm)),
     element("td", {}, chip((row.affinity_bin ?? "").replace("_", " "))),
-    has("domain") ? element("td", {}, chip(row.domain)) : null,
     tells ? element("td", { class: row.unseen ? "words flag" : "words soft" }, row.unseen ?? "nothing new") : null,
     ...more.map((name) => element("td", { class: typeof row[name] === "number" ? "number" : "" }, shown(name, row[name])))));
   return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Predictions" }, element("table", {},
@@ -73,21 +77,22 @@ function table(rows) {
     element("tbody", {}, ...lines)));
 }
 
-function figure(row) {
+function figure(row, level) {
   const span = ends(row);
   const parts = [["pKd", row.pkd === null ? "–" : row.pkd.toFixed(2)], ["Kd", kd(row.kd_nm)]];
-  if (span) parts.push([typeof row.pkd_low === "number" ? "Interval" : "± SD", `${span[0].toFixed(1)}–${span[1].toFixed(1)}`]);
-  return element("div", { class: "figure" }, ...parts.map(([name, value]) => element("div", {}, element("span", {}, name), element("b", {}, value))));
+  if (span) parts.push([typeof row.pkd_low === "number" || typeof row.pkd_high === "number" ? interval(level) : "± SD", `${span[0].toFixed(1)}–${span[1].toFixed(1)}`]);
+  return element("div", { class: "figure" }, ...parts.map(([name, value]) => element("div", {}, element("span", {}, name), element("b", {}, value))),
+    row.domain ? element("div", {}, element("span", {}, "Domain"), chip(row.domain)) : null);
 }
 
-export function showPredictions(place, rows, notes = []) {
+export function showPredictions(place, rows, level = null, notes = []) {
   const save = element("button", { type: "button", class: "quiet", id: "download-predictions" }, "Download CSV");
   save.addEventListener("click", () => download("predictions.csv", csv(rows)));
   const title = rows.length === 1 ? "Prediction" : `${rows.length.toLocaleString("en")} predictions`;
   place.replaceChildren(...[
     element("div", { class: "head" }, element("h2", {}, title), save),
-    rows.length === 1 ? figure(rows[0]) : null,
-    table(rows),
+    rows.length === 1 ? figure(rows[0], level) : null,
+    table(rows, level),
     rows.length > MOST_SHOWN ? element("p", { class: "note" }, `The first ${MOST_SHOWN} are shown; the download has all.`) : null,
     ...notes.map((note) => element("p", { class: "note" }, note)),
   ].filter(Boolean));
