@@ -40,6 +40,24 @@ def test_few_or_constant_predictions_have_no_correlation() -> None:
     assert (nothing["n"], nothing["ratio"], nothing["sign_agreement"]) == (0, None, None)
 
 
+def test_no_change_is_no_sign() -> None:
+    measured = np.tile([1.0, -1.0, 1.0, -1.0], 10)
+    assert agreement(measured, np.zeros(40))["sign_agreement"] == 0
+    assert agreement(measured, np.full(40, -4e-4))["sign_agreement"] == 0  # nor is one that rounds to none
+    assert agreement(measured, np.full(40, 6e-4))["sign_agreement"] == 0.5
+    assert agreement(measured, np.tile([0.5, -0.5, 0.0, 0.5], 10))["sign_agreement"] == 0.5
+
+
+def test_rounding_of_a_network_s_predictions_is_no_change() -> None:
+    rng = np.random.default_rng(0)
+    pkd = np.float32(8.1) + rng.choice([-1, 0, 1], (2, 60)).astype(np.float32) * np.float32(4.8e-7)
+    predicted = (pkd[0] - pkd[1]).astype(np.float64)
+    assert np.ptp(predicted.round(9)) > 0
+    figures = agreement(rng.normal(size=60), predicted)
+    assert (figures["constant"], figures["spearman"], figures["interval"]) == (True, None, None)
+    assert (figures["sign_agreement"], figures["ratio"]) == (0.0, 0.0)
+
+
 def test_letters_tell_all_of_a_composition_and_nothing_of_noise() -> None:
     rng = np.random.default_rng(1)
     letters = rng.integers(50, size=4000)

@@ -67,3 +67,31 @@ def test_an_antibody_is_paired_with_another_of_its_antigens() -> None:
     first, other = other_antigens(pairs, np.random.default_rng(0))
     assert first.tolist() == [0, 2]
     assert other.tolist() == [1, 1]
+
+
+def test_two_that_are_each_other_s_parents_count_once() -> None:
+    lone = table(*(("a", "MKT", "", antibody, "", 7.0, "=") for antibody in ("EVQ", "EVA", "WWQ", "WWA")))
+    pairs = measured_pairs(lone, np.ones(4, bool))
+    found = find_mutants(pairs)
+    assert (found.mutant.tolist(), found.parent.tolist()) == ([0, 1, 2, 3], [1, 0, 3, 2])
+    once = found.one_way(np.ones(4, bool))
+    assert (once.mutant.tolist(), once.parent.tolist()) == ([1, 3], [0, 2])
+    # The held-out one of the two stays, whichever it is.
+    assert found.one_way(np.array([True, False, False, True])).mutant.tolist() == [0, 3]
+    # Of a mutational scan the wild type goes, which has most relatives.
+    scan = table(*(("a", "MKT", "", antibody, "", 7.0, "=") for antibody in ("EVA", "EVC", "EVQ", "EAQ", "AVQ")))
+    of_scan = find_mutants(measured_pairs(scan, np.ones(5, bool)))
+    assert of_scan.parent.tolist() == [2, 2, 0, 2, 2]
+    assert of_scan.one_way(np.ones(5, bool)).mutant.tolist() == [0, 1, 3, 4]
+
+
+def test_two_held_out_antigens_of_an_antibody_are_one_pair() -> None:
+    rows = [
+        ("a", antigen, "", f"EV{letter}", "", 7.0, "=") for letter in "ACDEFGHIKLMNPQRS" for antigen in ("MKT", "GGS")
+    ]
+    pairs = measured_pairs(table(*rows), np.ones(32, bool))
+    first, other = other_antigens(pairs, np.random.default_rng(0))
+    assert sorted(map(sorted, zip(first.tolist(), other.tolist(), strict=True))) == [
+        [n, n + 1] for n in range(0, 32, 2)
+    ]
+    assert 0 < (pairs["target"].gather(first.tolist()) == "MKT").sum() < 16  # either antigen may be the first

@@ -3,7 +3,11 @@
 import json
 import re
 import shutil
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,12 +16,15 @@ import pytest
 import tailbind
 from tailbind.cli import main
 from tailbind.errors import FeatureError, RunError, TableError
+from tailbind.evaluation import probing as judging
 from tailbind.predictor import Predictor
 from tailbind.sequences.alphabet import AMINO_ACIDS
 from tailbind.sequences.mutants import substitutions
+from tailbind.table.mutants import Mutants, find_mutants
 from tailbind.table.schema import AffinityTable
 from tailbind.table.simulation import FRAMEWORKS, LETTERS
-from tailbind.workflows import Probe, probe
+from tailbind.workflows import Probe, export, probe, probing
+from tailbind.workflows.probe_page import probe_report
 from tailbind.workflows.probe_variants import changed_rows, every_substitution
 
 #: Residues of the simulated heavy chain that are mutated: two in each CDR, and two in frameworks.
@@ -96,8 +103,8 @@ def test_a_model_that_sees_mutations_is_said_to(probed: tuple[Probe, Path]) -> N
     mutants = result.figures["mutants"]
     assert mutants["n"] >= 60
     assert mutants["spearman"] > 0.7 > mutants["spearman_blosum62"]
-    # One mutant of each place and residue, against two antigens, of two antibodies.
-    assert result.figures["mutants_measured"]["n"] == 2 * 2 * (len(PLACES) * 19 + 1)
+    # One mutant of each place and residue, against two antigens, of two antibodies; the wild type is nobody's.
+    assert result.figures["mutants_measured"]["n"] == 2 * 2 * len(PLACES) * 19
     assert result.figures["scan"]["n"] == sum(19 * (len(a["heavy"]) + len(a["light"])) for a in result.scanned)
     assert result.n_predictions > result.figures["scan"]["n"]
 
@@ -125,6 +132,21 @@ def test_the_page_stands_alone_and_says_what_the_text_says(probed: tuple[Probe, 
     assert document["passes"] is True
     assert [entry["key"] for entry in document["verdicts"]] == [verdict.key for verdict in result.verdicts]
     assert document["figures"]["mutants"]["n"] == result.figures["mutants"]["n"]
+
+
+def test_tiles_hold_against_what_verdicts_do(probed: tuple[Probe, Path]) -> None:
+    result, _ = probed
+    few = judging.changes(np.linspace(-9, 9, judging.FEWEST_PAIRS - 1))
+    everywhere = result.figures["mutants_measured"]
+    probes = {way: entry for way, entry in result.figures["probes"].items() if way != "antigen_swapped"}
+
+    def tiles(**others: object) -> dict[str, str]:
+        return {name: words for name, _, words in probe_report(replace(result, figures=result.figures | others)).tiles}
+
+    assert tiles(scan_measured=few)["SD over mutants"].endswith(f"measured {everywhere['sd']:.2f}")
+    assert tiles(scan_measured=few, mutants_measured=few)["SD over mutants"].endswith("0.5 would be usual")
+    for n_antigens, words in enumerate(("the table names no", "the table has one", "the test rows name no")):
+        assert tiles(probes=probes, n_antigens=n_antigens)["Antigen swapped"] == f"{words} antigen"
 
 
 def test_a_model_that_says_the_mean_has_collapsed(
@@ -193,6 +215,106 @@ def test_what_is_there_is_not_overwritten(seeing: Path, tmp_path: Path) -> None:
         probe(seeing, out=tmp_path, device="cpu")
     with pytest.raises(RunError, match="must be a run folder"):
         probe(tmp_path, device="cpu")
+
+
+def test_an_export_is_refused_before_its_table_is_read(seeing: Path, data: Path, tmp_path: Path) -> None:
+    export(seeing, tmp_path / "export")
+    for given in (None, tmp_path / "no such table.csv", data):
+        with pytest.raises(
+            RunError, match=r"export must be a run that `tailbind train` wrote; it is an export.* Probe"
+        ):
+            probe(tmp_path / "export", data=given, device="cpu")
+
+
+@pytest.mark.parametrize("content", [None, "row_id,predicted_pkd\nr1,7.5\n", ""])
+def test_damaged_test_predictions_are_one_line(
+    seeing: Path, frame: pl.DataFrame, tmp_path: Path, content: str | None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(seeing, run)
+    predictions = run / "test_predictions_gaussian-process.csv"
+    predictions.unlink()
+    if content is not None:
+        predictions.write_text(content)
+    frame.write_parquet(tmp_path / "same.parquet")
+    with pytest.raises(RunError, match=r"test_predictions_gaussian-process.csv must be readable; it is missing or dam"):
+        probe(run, data=tmp_path / "same.parquet", device="cpu")
+
+
+@pytest.mark.parametrize("antibodies", [0, -1])
+def test_an_antibody_at_least_is_scanned(seeing: Path, antibodies: int) -> None:
+    with pytest.raises(RunError, match=f"--antibodies must be at least 1; got {antibodies}"):
+        probe(seeing, antibodies=antibodies, device="cpu")
+
+
+# --- which rows are asked --------------------------------------------------------------------------------
+
+
+def test_scanned_antibodies_are_of_the_largest_families_first_and_then_any() -> None:
+    heavy = ["EV" + letter for letter in "AAACDEFG"]
+    frame = pl.DataFrame({"heavy": heavy, "light": ["D"] * 8, "antigen": ["M"] * 8, "antigen_name": [""] * 8})
+    parts = pl.DataFrame({"part": ["train"] * 7 + ["test"], "family": [0, 0, 0, 0, 1, 1, 2, 2]})
+    pairs = frame.unique(maintain_order=True).with_columns(row=pl.Series([0, 3, 4, 5, 6, 7]))
+    nobody = np.array([], np.intp)
+    mutants = Mutants(nobody, nobody, np.array([], bool), nobody, np.array([0, 4, 0, 1, 0, 0]))
+    # Of the largest family that with most relatives, likewise of the others; then whoever is left, as ordered.
+    asked = {most: probing._antibodies(frame, parts, pairs, mutants, most).tolist() for most in (1, 2, 4, 9)}
+    assert asked == {1: [3], 2: [3, 5], 4: [3, 5, 6, 0], 9: [3, 5, 6, 0, 4]}
+
+
+def test_many_antibodies_are_chosen_among_quickly() -> None:
+    n = 60_000
+    frame = pl.DataFrame({"heavy": [f"EV{row}" for row in range(n)]}).with_columns(
+        light=pl.lit(""), antigen=pl.lit("M"), antigen_name=pl.lit("")
+    )
+    parts = pl.DataFrame({"part": ["train"] * n, "family": [0] * n})
+    pairs = frame.with_columns(row=pl.int_range(n))
+    nobody = np.array([], np.intp)
+    mutants = Mutants(nobody, nobody, np.array([], bool), nobody, np.zeros(n, np.intp))
+    started = time.process_time()
+    assert probing._antibodies(frame, parts, pairs, mutants, 3).tolist() == [0, 1, 2]
+    assert time.process_time() - started < 2  # a look-up of each antibody took 5 s
+
+
+def test_an_antigen_under_two_names_is_one() -> None:
+    frame = pl.DataFrame({"antigen": ["MKT", "MKT", "", "", ""], "antigen_name": ["one", "other", "HER2", "HER2", ""]})
+    assert probing._n_antigens(frame.head(2)) == 1
+    assert probing._n_antigens(frame) == 2
+    assert probing._n_antigens(frame.tail(1)) == 0
+
+
+def test_a_model_without_skill_is_told_from_one_with_it_as_often_as_intervals_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With both antigens of each antibody held out, and mutants in twos that are all held out."""
+    monkeypatch.setattr(judging, "intervals", partial(judging.intervals, n_resamples=100))
+    rng = np.random.default_rng(0)
+    n = 60
+    heavy = np.repeat(["".join(letters) for letters in rng.choice(list(AMINO_ACIDS), (n // 2, 30))], 2)
+    pairs = pl.DataFrame({
+        "source": ["a"] * n, "target": ["MKT", "GGS"] * (n // 2), "heavy": heavy, "light": [""] * n,
+        "row": np.arange(n), "held_out": [True] * n,
+    })  # fmt: skip
+    in_twos = pairs.with_columns(
+        target=pl.lit("MKT"), heavy=pl.col("heavy") + pl.Series(["A", "C"] * (n // 2)), light=pl.lit("")
+    )
+    mutants = find_mutants(in_twos).one_way(np.ones(n, bool))
+    held: dict[str, list[bool]] = {"antigens": [], "mutants": []}
+    for _ in range(200):
+        measured, predicted = rng.normal(size=(2, n))
+        asked = SimpleNamespace(rows=predicted.__getitem__)
+        labelled = pairs.with_columns(pkd=measured)
+        found = {
+            "antigens": probing._antigens(asked, labelled, rng),
+            "mutants": probing._held_out_mutants(asked, in_twos.with_columns(pkd=measured), mutants, mutants, None)[1][
+                "mutants"
+            ],
+        }
+        for key, figures in found.items():
+            assert (figures["n"], figures["n_clusters"]) == (n // 2, n // 2)
+            held[key].append(figures["interval"][0] <= 0 <= figures["interval"][1])
+    shares = {key: np.mean(inside) for key, inside in held.items()}
+    assert all(share >= 0.9 for share in shares.values()), shares  # both ways round 0.83 to 0.86
 
 
 # --- what the predictor says of itself -----------------------------------------------------------------

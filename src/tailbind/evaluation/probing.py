@@ -16,6 +16,10 @@ Array = NDArray[np.float64]
 
 #: Answers are counted as distinct where they differ when rounded so.
 DIGITS: Final = 3
+#: A smaller change is none.
+UNMOVED: Final = 0.5 * 10.0**-DIGITS
+#: Decimals that predicted changes are compared by: a network's float32 pKd moves by 5e-7 with its place in a batch.
+COMPARED_DIGITS: Final = 5
 #: Held-out pairs from which a correlation is judged.
 FEWEST_PAIRS: Final = 20
 #: A measured change of less than this may be noise; its sign is not counted.
@@ -79,7 +83,7 @@ def scan(change: Array, antibody: NDArray[np.intp], letters: NDArray[np.intp]) -
         "sd": float(within.std()) if len(within) else None,
         "distinct": distinct,
         "n_antibodies": len(np.unique(antibody)),
-        "share_unmoved": float((np.abs(change) < 0.5 * 10.0**-DIGITS).mean()) if len(change) else None,
+        "share_unmoved": float((np.abs(change) < UNMOVED).mean()) if len(change) else None,
         "told_by_letters": float(np.mean(shares)) if shares else None,
     }
 
@@ -117,8 +121,9 @@ def agreement(measured: Array, predicted: Array, clusters: NDArray[np.intp] | No
     Returns
     -------
     dict
-        `n`; `spearman` with its 95 % `interval`, None below `FEWEST_PAIRS`; `sign_agreement` among the `n_signs`
-        measured changes beyond `NOISE_PKD`, and `commonest_sign`, what always saying the commoner one gets;
+        `n`; `spearman` with its 95 % `interval`, None below `FEWEST_PAIRS`; `constant`, whether all that is predicted
+        is one change; `sign_agreement` among the `n_signs` measured changes beyond `NOISE_PKD`, of which a predicted
+        change of nothing has none, and `commonest_sign`, what always saying the commoner one gets;
         `median_absolute_measured`; `sd_measured`, `sd_predicted` and `ratio`, the second over the first.
 
     Examples
@@ -129,7 +134,7 @@ def agreement(measured: Array, predicted: Array, clusters: NDArray[np.intp] | No
     (1.0, 1.0, 0.34)
     """
     known = np.isfinite(measured) & np.isfinite(predicted)
-    measured, predicted = measured[known], predicted[known]
+    measured, predicted = measured[known], predicted[known].round(COMPARED_DIGITS)
     judged = len(measured) >= FEWEST_PAIRS
     order = spearman(measured, predicted) if judged else float("nan")
     drawn: Mapping[str, Any] = {"spearman": None, "by": "rows", "n_clusters": None}
@@ -137,6 +142,7 @@ def agreement(measured: Array, predicted: Array, clusters: NDArray[np.intp] | No
         drawn = intervals(measured, predicted, clusters=None if clusters is None else clusters[known])
     beyond = np.abs(measured) > NOISE_PKD
     down = measured[beyond] < 0
+    said = np.where(np.abs(predicted) < UNMOVED, 0.0, np.sign(predicted))[beyond]
     spread = [float(side.std()) if len(side) > 1 else None for side in (measured, predicted)]
     return {
         "n": len(measured),
@@ -144,9 +150,9 @@ def agreement(measured: Array, predicted: Array, clusters: NDArray[np.intp] | No
         "interval": drawn["spearman"],
         "intervals_by": drawn["by"],
         "n_clusters": drawn["n_clusters"],
-        "constant": bool(judged and np.ptp(predicted.round(9)) == 0),
+        "constant": bool(judged and np.ptp(predicted) == 0),
         "n_signs": int(beyond.sum()),
-        "sign_agreement": float(((predicted[beyond] < 0) == down).mean()) if len(down) else None,
+        "sign_agreement": float((said == np.sign(measured[beyond])).mean()) if len(down) else None,
         "commonest_sign": float(max(down.mean(), 1 - down.mean())) if len(down) else None,
         "median_absolute_measured": float(np.median(np.abs(measured))) if len(measured) else None,
         "sd_measured": spread[0],

@@ -69,11 +69,9 @@ def judge(figures: Mapping[str, Any]) -> list[Verdict]:
         them, of held-out ones; `regions` and `regions_measured` (as `by_region`); per probe of `probes` those of
         `changes` with `share_flagged`; `n_antigens`. A probe that could not be made is left out
     """
-    beside = figures["scan_measured"]
-    measured = beside if beside["n"] >= FEWEST_PAIRS else figures["mutants_measured"]
-    enough = measured["n"] >= FEWEST_PAIRS
-    scale = measured["sd"] if enough and measured["sd"] else USUAL_SD
-    against = f"the measured ones {_n(measured['sd'])}" if enough else f"{USUAL_SD} would be usual; none were measured"
+    measured = yardstick(figures)
+    enough, scale = measured is not None, measured or USUAL_SD
+    against = f"the measured ones {_n(measured)}" if enough else f"{USUAL_SD} would be usual; none were measured"
     probes = figures["probes"]
     return [
         _collapse(judged_scan(figures), figures["mutants"], scale, against),
@@ -103,6 +101,37 @@ def judged_scan(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     seen = figures.get("scan_seen")
     chosen: Mapping[str, Any] = seen if seen is not None and seen["n"] >= FEWEST_PAIRS else figures["scan"]
     return {**chosen, "kind": " that training had" if chosen is seen else ""}
+
+
+def yardstick(figures: Mapping[str, Any]) -> float | None:
+    """Return the SD of the measured single mutants that answers are held against, in pKd; None where there are few.
+
+    Those of the scanned antibodies' sources and antigens, where there are enough of them, else all.
+    """
+    beside = figures["scan_measured"]
+    measured = beside if beside["n"] >= FEWEST_PAIRS else figures["mutants_measured"]
+    return float(measured["sd"]) if measured["n"] >= FEWEST_PAIRS else None
+
+
+def why_no_swap(n_antigens: int) -> str:
+    """Return why no test row could be given another antigen, of a table with so many.
+
+    >>> why_no_swap(1)
+    'the table has one antigen'
+    """
+    if n_antigens > 1:
+        return "the test rows name no antigen"
+    return "the table has one antigen" if n_antigens else "the table names no antigen"
+
+
+def _as_measured(order: float, interval: Sequence[float] | None) -> str:
+    """Return the answer that a correlation with what was measured gives: no where it may be chance, else barely on."""
+    chance = order <= 0 or (interval is not None and interval[0] <= 0)
+    return NO if chance else max(_graded(order), BARELY, key=GRADES.index)
+
+
+def _limits(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" ({_n(interval[0])} to {_n(interval[1])})"
 
 
 def _collapse(found: Mapping[str, Any], mutants: Mapping[str, Any], scale: float, against: str) -> Verdict:
@@ -135,10 +164,8 @@ def _order(found: Mapping[str, Any]) -> Verdict:
         answer = NO if found["constant"] else UNKNOWN
         evidence = f"Of {found['n']:,} held-out single mutants, {what}."
         return Verdict("order", question, answer, evidence, decides=True)
-    chance = order <= 0 or (interval is not None and interval[0] <= 0)
-    answer = NO if chance else max(_graded(order), BARELY, key=GRADES.index)
+    answer = _as_measured(order, interval)
     word = {NO: "Blind to mutations", YES: "Sees mutations"}.get(answer, f"{answer.capitalize()} sees mutations")
-    limits = "" if interval is None else f" ({_n(interval[0])} to {_n(interval[1])})"
     signs = ""
     if found["n_signs"]:
         signs = (
@@ -148,8 +175,8 @@ def _order(found: Mapping[str, Any]) -> Verdict:
     known = found.get("spearman_blosum62")
     letters = "" if known is None else f"; BLOSUM62, which knows no data, has {_n(known)}"
     evidence = (
-        f"{word}: Spearman {_n(order)}{limits} of predicted and measured ΔpKd on {found['n']:,} held-out single "
-        f"mutants{letters}{signs}."
+        f"{word}: Spearman {_n(order)}{_limits(interval)} of predicted and measured ΔpKd on {found['n']:,} held-out "
+        f"single mutants{letters}{signs}."
     )
     return Verdict("order", question, answer, evidence, decides=True)
 
@@ -199,9 +226,10 @@ def _antigen(probes: Mapping[str, Any], found: Mapping[str, Any], n_antigens: in
     question = "Does it see which antigen it is?"
     swapped, removed, other = (probes.get(way) for way in ("antigen_swapped", "antigen_removed", "antibody_swapped"))
     if not swapped or not swapped["n"]:
-        what = "names no antigen" if not n_antigens else "has one antigen"
+        why = why_no_swap(n_antigens)
         gone = f" Removing it moves predictions by {_move(removed)}." if removed and removed["n"] else ""
-        evidence = f"The table {what}: nothing can be learned of others.{gone}"
+        so = "there is none to swap" if n_antigens > 1 else "nothing can be learned of others"
+        evidence = f"{why[0].upper()}{why[1:]}: {so}.{gone}"
         return Verdict("antigen", question, UNKNOWN, evidence, decides=True)
     enough = found["n"] >= FEWEST_PAIRS and bool(found["median_absolute_measured"])
     scale = found["median_absolute_measured"] if enough else USUAL_SD
@@ -209,10 +237,9 @@ def _antigen(probes: Mapping[str, Any], found: Mapping[str, Any], n_antigens: in
     answer = _graded(share)
     word = {NO: "Blind to the antigen", YES: "Sees the antigen"}.get(answer, f"{answer.capitalize()} sees the antigen")
     if order is not None and answer != NO:
-        chance = order <= 0 or (interval is not None and interval[0] <= 0)
-        as_measured = NO if chance else max(_graded(order), BARELY, key=GRADES.index)
+        as_measured = _as_measured(order, interval)
         if GRADES.index(as_measured) < GRADES.index(answer):
-            how = "not" if chance else as_measured
+            how = "not" if as_measured == NO else as_measured
             answer, word = as_measured, f"Moves with the antigen, but {how} as measured"
     evidence = f"{word}: swapping it for another row's moves predictions by {_move(swapped)}"
     if removed and removed["n"]:
@@ -224,8 +251,7 @@ def _antigen(probes: Mapping[str, Any], found: Mapping[str, Any], n_antigens: in
         return Verdict("antigen", question, answer, evidence, decides=True)
     evidence += f". One antibody's measured pKd differ by {_n(scale)} from antigen to antigen"
     if order is not None:
-        limits = "" if interval is None else f" ({_n(interval[0])} to {_n(interval[1])})"
-        evidence += f"; Spearman {_n(order)}{limits} of those differences on {found['n']:,} held-out pairs"
+        evidence += f"; Spearman {_n(order)}{_limits(interval)} of those differences on {found['n']:,} held-out pairs"
     return Verdict("antigen", question, answer, f"{evidence}.", decides=True)
 
 

@@ -41,6 +41,33 @@ class Mutants:
     def __len__(self) -> int:
         return len(self.mutant)
 
+    def one_way(self, held_out: NDArray[np.bool_]) -> "Mutants":
+        """Return them without the second of each two that are each other's parents, which are one measurement.
+
+        That with fewer relatives stays, as the mutant; of as many the later. One that alone is held out stays anyway.
+
+        Parameters
+        ----------
+        held_out : (n_pairs,) whether a pair's labels were kept from the model
+
+        Examples
+        --------
+        >>> two, nobody = np.array([1, 0]), np.zeros(2, bool)
+        >>> mutants = Mutants(np.array([0, 1]), two, nobody, np.zeros(2, np.intp), np.ones(2, np.intp))
+        >>> mutants.one_way(nobody).mutant.tolist(), mutants.one_way(np.array([True, False])).mutant.tolist()
+        ([1], [0])
+        """
+        parent_of = np.full(len(self.n_relatives), -1, np.intp)
+        parent_of[self.mutant] = self.parent
+        mutual = parent_of[self.parent] == self.mutant
+        sides = [(held_out[side], -self.n_relatives[side], side) for side in (self.mutant, self.parent)]
+        stays = np.zeros(len(self), np.bool_)
+        alike = np.ones(len(self), np.bool_)
+        for own, other in zip(*sides, strict=True):
+            stays |= alike & (own > other)
+            alike &= own == other
+        return self.take(np.flatnonzero(~mutual | stays))
+
     def take(self, chosen: Rows) -> "Mutants":
         """Return those of the mutants that `chosen` numbers."""
         parts = (self.mutant[chosen], self.parent[chosen], self.in_light[chosen], self.place[chosen])
@@ -124,6 +151,8 @@ def find_mutants(pairs: pl.DataFrame) -> Mutants:
 def other_antigens(pairs: pl.DataFrame, rng: np.random.Generator) -> tuple[Rows, Rows]:
     """Return held-out pairs whose antibody was measured against another antigen too, and one such pair of each.
 
+    Where each of two would be the other's, they are given once, in either order.
+
     Parameters
     ----------
     pairs : as `measured_pairs` returns them
@@ -149,4 +178,8 @@ def other_antigens(pairs: pl.DataFrame, rng: np.random.Generator) -> tuple[Rows,
     joined = shared.filter("held_out").join(two, on=antibody, suffix="_other")
     joined = joined.filter(pl.col("target") != pl.col("target_other"))
     chosen = joined.sort("row", "order_other").unique("row", keep="first", maintain_order=True)
+    # Both ways round they would count twice; which way is left to chance, so that no antigen is always the first.
+    turned = chosen.select(row="row_other", row_other="row").with_columns(mutual=True)
+    mutual = chosen.join(turned, on=["row", "row_other"], how="left", maintain_order="left")["mutual"].fill_null(False)
+    chosen = chosen.filter(~mutual | (pl.col("order") < pl.col("order_other")))
     return chosen["row"].to_numpy().astype(np.intp), chosen["row_other"].to_numpy().astype(np.intp)

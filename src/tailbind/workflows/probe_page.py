@@ -4,7 +4,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from tailbind.evaluation.metrics import CLUSTERS
-from tailbind.evaluation.verdicts import BARELY, GRADES, NO, PARTLY, UNKNOWN, Verdict, judged_scan
+from tailbind.evaluation.verdicts import (
+    BARELY,
+    GRADES,
+    NO,
+    PARTLY,
+    UNKNOWN,
+    USUAL_SD,
+    Verdict,
+    judged_scan,
+    why_no_swap,
+    yardstick,
+)
 from tailbind.reporting import probe_plots
 from tailbind.reporting.drawing import png
 from tailbind.reporting.report import Report
@@ -102,8 +113,8 @@ def _tiles(result: Probe) -> list[tuple[str, str, str]]:
     figures = result.figures
     mutants, swapped = figures["mutants"], figures["probes"].get("antigen_swapped")
     limits = mutants["interval"]
-    beside = figures["scan_measured"] if figures["scan_measured"]["n"] else figures["mutants_measured"]
-    measured, judged = beside["sd"], judged_scan(figures)
+    measured, judged = yardstick(figures), judged_scan(figures)
+    against = f"{USUAL_SD} would be usual" if measured is None else f"measured {number(measured, 2)}"
     antigens = figures["antigens"]["median_absolute_measured"]
     return [
         (
@@ -111,7 +122,7 @@ def _tiles(result: Probe) -> list[tuple[str, str, str]]:
             number(mutants["spearman"], 2),
             f"Spearman of ΔpKd{f', {interval_text(limits, 2)}' if limits else ''}; n = {mutants['n']:,}",
         ),
-        ("SD over mutants", number(judged["sd"], 2), f"pKd, {judged['n']:,} predicted; measured {number(measured, 2)}"),
+        ("SD over mutants", number(judged["sd"], 2), f"pKd, {judged['n']:,} predicted; {against}"),
         (
             "Size of changes",
             NOTHING if mutants["ratio"] is None else f"{number(mutants['ratio'], 2)}×",
@@ -120,7 +131,9 @@ def _tiles(result: Probe) -> list[tuple[str, str, str]]:
         (
             "Antigen swapped",
             number(swapped["median_absolute"], 2) if swapped else NOTHING,
-            f"pKd moved in the median; measured {number(antigens, 2)}" if swapped else "there is one antigen",
+            f"pKd moved in the median; measured {number(antigens, 2)}"
+            if swapped
+            else why_no_swap(figures["n_antigens"]),
         ),
     ]
 
@@ -171,12 +184,15 @@ def _mutants_table(result: Probe) -> Table:
             )
         )
     header = ("Held-out pairs", "n", "SD measured", "SD predicted", "Spearman", "95 % interval", "Sign right")
-    everywhere, drawn = result.figures["mutants_measured"], result.figures["mutants"]["intervals_by"]
+    everywhere = result.figures["mutants_measured"]
+    units = {"mutants": "parents", "antigens": "antibodies"}
+    drawn = [words if result.figures[key]["intervals_by"] == CLUSTERS else "pairs" for key, words in units.items()]
     note = (
         "A pair counts where the test has the mutant (or the antibody with one of its antigens); its partner is any "
         "measured row. Single mutants are of one source and antigen; the parent is the antibody one substitution away "
         f"that has most such mutants. The whole table has {everywhere['n']:,} (SD {number(everywhere['sd'], 2)}). "
-        f"Intervals by bootstrap, of single mutants by {'parents' if drawn == CLUSTERS else 'pairs'}."
+        "Two that are each other's partners count once. Intervals by bootstrap, "
+        f"of single mutants by {drawn[0]}, of antigens by {drawn[1]}."
     )
     return Table("Predicted and measured changes", header, tuple(rows), note)
 
@@ -191,7 +207,7 @@ def _regions_table(result: Probe) -> list[Table]:
     measured, predicted = (figures.get(key, {}) for key in ("regions_measured", "regions_predicted"))
     rows = tuple(
         (
-            name.capitalize() if name.startswith("other") else f"{name[0].upper()}{name[1:]}",
+            f"{name[0].upper()}{name[1:]}",
             f"{figures['regions'][name]['n']:,}",
             number(figures["regions"][name]["mean_absolute"], 2),
             f"{measured[name]['n']:,}" if name in measured else "0",

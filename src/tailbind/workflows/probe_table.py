@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from tailbind.errors import FeatureError, RunError, TableError
-from tailbind.features.pipeline import column_prefix, reads_sequences
+from tailbind.features.pipeline import column_prefix, reads_sequences_alone
 from tailbind.predictor import Predictor
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import file_hash
@@ -16,9 +16,9 @@ from tailbind.table.schema import AffinityTable
 def check_sequences(run: RunFolder, predictor: Predictor) -> None:
     """Refuse a model that does not compute all its features from sequences: it cannot be asked about changed ones."""
     blocks = predictor.features.blocks
-    prefix = column_prefix(blocks)
-    if prefix is None and reads_sequences(blocks):
+    if reads_sequences_alone(blocks):
         return
+    prefix = column_prefix(blocks)
     found = "reads no sequences" if prefix is None else f"reads the table's own columns {prefix}*, which no mutant has"
     raise FeatureError(
         f"{run.path} must compute its features from sequences to be probed; it {found}. Train a recipe that does, such "
@@ -59,7 +59,12 @@ def own_table(
 
 def _check_same_rows(run: RunFolder, table: AffinityTable) -> None:
     """Refuse a table in another file or format that has not the run's test rows with their labels."""
-    stated = pl.read_csv(run.test_predictions, schema_overrides={"row_id": pl.String}).select("row_id", "true_pkd")
+    try:
+        stated = pl.read_csv(run.test_predictions, schema_overrides={"row_id": pl.String}).select("row_id", "true_pkd")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunError(
+            f"{run.test_predictions} must be readable; it is missing or damaged. Train the run again."
+        ) from error
     both = stated.join(table.frame.select("row_id", "pkd"), on="row_id", how="left")
     wrong = both.filter(((pl.col("pkd") - pl.col("true_pkd")).abs() < 1e-4).fill_null(False).not_())
     if len(wrong):

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tailbind.errors import RunError
 from tailbind.evaluation.metrics import spearman
 from tailbind.evaluation.probing import FEWEST_PAIRS, agreement, by_region, changes, scan
 from tailbind.evaluation.verdicts import Verdict, judge, passes
@@ -18,6 +19,7 @@ from tailbind.run_folder import RunFolder, open_finished_run
 from tailbind.runtime import check_empty, computing_on, progress
 from tailbind.sequences.laying import REGIONS
 from tailbind.sequences.residues import BLOSUM62
+from tailbind.table.grouping import numbered
 from tailbind.table.mutants import Mutants, find_mutants, measured_pairs, other_antigens, target
 from tailbind.table.schema import AffinityTable
 from tailbind.table.splitting import TEST, TRAIN
@@ -110,7 +112,7 @@ def probe(
     run : folder of a finished run whose features are computed from sequences
     data : the run's own table, where it is no longer where the run found it
     out : new folder for `probe.html`, `.txt` and `.json`; none unless given
-    antibodies : training antibodies of which every single substitution is predicted
+    antibodies : training antibodies of which every single substitution is predicted, at least 1
     device : auto, cpu or cuda
     cache : take a long table from the user's cache, as `read_table` does
     notify : told what is worth knowing, a sentence at a time
@@ -118,15 +120,23 @@ def probe(
     Raises
     ------
     RunError, TableError, FeatureError
-        When the run is not finished, its table not there or another, or its features not made of sequences.
+        When the run is not finished or an export, its table not there or another, or its features not made of
+        sequences.
     """
     from tailbind.workflows.probe_page import write_probe
 
     started = time.monotonic()
+    if antibodies < 1:
+        raise RunError(f"--antibodies must be at least 1; got {antibodies}.")
     folder = None if out is None else Path(out)
     if folder is not None:
         check_empty(folder)
     finished = open_finished_run(run)
+    if finished.is_export:
+        raise RunError(
+            f"{finished.path} must be a run that `tailbind train` wrote; it is an export, which says nothing of the "
+            "rows that were kept for the test. Probe the run."
+        )
     predictor = load(finished.path, device)
     check_sequences(finished, predictor)
     table = own_table(finished, predictor, data, cache=cache)
@@ -204,8 +214,9 @@ def _probed(run: RunFolder, asked: _Asked, parts: pl.DataFrame, antibodies: int,
     frame, rng = asked.table.frame, np.random.default_rng(SEED)
     held_out = (parts["part"] == TEST).fill_null(False).to_numpy()
     pairs = measured_pairs(frame, held_out)
-    all_mutants = find_mutants(pairs)
-    tested = _sampled(np.flatnonzero(pairs["held_out"].to_numpy()[all_mutants.mutant]), MOST_MUTANTS, rng)
+    kept_back = pairs["held_out"].to_numpy()
+    all_mutants = find_mutants(pairs).one_way(kept_back)
+    tested = _sampled(np.flatnonzero(kept_back[all_mutants.mutant]), MOST_MUTANTS, rng)
     tested_mutants = all_mutants.take(tested)
     chosen = _antibodies(frame, parts, pairs, all_mutants, antibodies)
     rows = _sampled(_with_antibody(frame, held_out), CHANGED_ROWS, rng)
@@ -266,7 +277,7 @@ def _with_antibody(frame: pl.DataFrame, held_out: NDArray[np.bool_]) -> Rows:
 
 
 def _n_antigens(frame: pl.DataFrame) -> int:
-    return len(frame.select("antigen", "antigen_name").unique().filter(pl.any_horizontal(pl.all() != "")))
+    return frame.select(target=target())["target"].replace("", None).drop_nulls().n_unique()
 
 
 def _antibodies(frame: pl.DataFrame, parts: pl.DataFrame, pairs: pl.DataFrame, mutants: Mutants, most: int) -> Rows:
@@ -281,12 +292,9 @@ def _antibodies(frame: pl.DataFrame, parts: pl.DataFrame, pairs: pl.DataFrame, m
     rows = rows.with_columns(size=pl.len().over(group)).sort(
         ["size", "n_relatives", "row"], descending=[True, True, False]
     )
-    first = rows.unique(group, keep="first", maintain_order=True).unique(["heavy", "light"], maintain_order=True)
-    chosen = first["row"].to_list()[:most]
-    more = rows.unique(["heavy", "light"], keep="first", maintain_order=True)["row"].to_list()
-    known = {frame.select("heavy", "light").row(row) for row in chosen}
-    chosen += [row for row in more if frame.select("heavy", "light").row(row) not in known][: most - len(chosen)]
-    return np.array(chosen, np.intp)
+    first = rows.unique(group, keep="first", maintain_order=True)
+    distinct = pl.concat([first, rows]).unique(["heavy", "light"], keep="first", maintain_order=True)
+    return distinct["row"].head(most).to_numpy().astype(np.intp)
 
 
 def _described(frame: pl.DataFrame, rows: Rows) -> list[dict[str, str]]:
@@ -356,4 +364,5 @@ def _antigens(asked: _Asked, pairs: pl.DataFrame, rng: np.random.Generator) -> d
     first, other = first[chosen], other[chosen]
     pkd, row_of = pairs["pkd"].to_numpy(), pairs["row"].to_numpy().astype(np.intp)
     predicted = asked.rows(row_of[first]) - asked.rows(row_of[other])
-    return agreement(pkd[first] - pkd[other], predicted)
+    antibody = numbered(pairs.select("heavy", "light"))
+    return agreement(pkd[first] - pkd[other], predicted, antibody[first])
