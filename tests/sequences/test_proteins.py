@@ -37,7 +37,9 @@ def test_a_file_may_hold_letters_or_one_record(tmp_path: Path) -> None:
     (tmp_path / "one.fasta").write_text(">my antibody\nEVQL\nVESG\n")
     (tmp_path / "two.fasta").write_text(">a\nEVQL\n>b\nVESG\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("bare.txt", "one.fasta"):
+    (tmp_path / "marked.fasta").write_text(">vh\nEVQL\nVESG\n", encoding="utf-8-sig")
+    assert read_chains(tmp_path / "marked.fasta", SPELLINGS) == {"heavy": "EVQLVESG"}
+    for name in ("bare.txt", "one.fasta", "marked.fasta"):
         assert read_argument(f"@{tmp_path / name}", "heavy") == "EVQLVESG"
     with pytest.raises(SequenceError, match=r"two.fasta must hold one sequence, the heavy; got 2\."):
         read_argument(f"@{tmp_path / 'two.fasta'}", "heavy")

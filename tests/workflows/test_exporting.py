@@ -246,6 +246,23 @@ def test_the_card_comes_as_its_user_left_it_and_says_what_the_files_are(runs: Ru
     assert len(tailbind.predict(tmp_path / "out", data)) == 240
 
 
+def test_a_card_that_is_no_utf8_is_one_line(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs["ridge"], tmp_path / "run")
+    (tmp_path / "run" / "model_card.md").write_bytes("by José".encode("latin-1"))
+    with pytest.raises(RunError, match=r"model_card.md must be UTF-8 text; byte 7 is not"):
+        export(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_one_is_in_is_taken_where_it_is_empty(
+    runs: Runs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(runs["ridge"], ".")
+    assert tailbind.predict(tmp_path / "here", data).height == 240
+
+
 def test_an_old_run_is_exported_with_a_card(runs: Runs, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs["ridge"], run)

@@ -16,6 +16,7 @@ from tailbind.sequences import numbering
 from tailbind.table.schema import AffinityTable
 from tailbind.table.simulation import Landscape, simulate
 from tailbind.workflows import scan_input
+from tailbind.workflows.combining import Combining, _chosen
 from tailbind.workflows.scan_input import read_numbers, read_pair
 from tailbind.workflows.scan_page import WORTH, headline, scan_picture, scan_report, scan_tables
 from tailbind.workflows.scanning import Scan, is_unseen_here, scan
@@ -306,14 +307,32 @@ def test_a_substitution_that_adds_nothing_is_not_put_in(combined: Scan) -> None:
     }
     for row, own in zip(combined.combinations.iter_rows(named=True), parts(combined.combinations), strict=True):
         assert row["score"] >= wild + 0.01
-        if len(own) == 2:
-            assert row["score"] >= max(singles[text] for text in own) + 0.01
+        assert row["score"] >= max(singles[text] for text in own) + 0.01
+
+
+def test_a_combination_is_better_than_each_part_of_it_however_small() -> None:
+    """One substitution adds 2; all pairs lose most of it, and triples gain a little of that back."""
+    known = {(0,): 2.0, (1,): 0.1, (2,): 0.1, (0, 1): 0.2, (0, 2): 0.2, (1, 2): 0.3, (0, 1, 2): 0.5}
+    with pytest.raises(SequenceError, match=r"are about combinations; none are asked for"):
+        Combining(0, 5, None, "", seen_only=True, diverse=False, seed=0)
+    found = [combination for combination in known if len(combination) > 1]
+    chosen = _chosen(found, known, Combining(3, 5, None, "", seen_only=False, diverse=False, seed=0))
+    assert [found[at] for at in chosen] == [(1, 2)]
 
 
 def test_only_what_training_saw_is_combined_when_asked(ensemble: Predictor, pair: dict[str, str]) -> None:
     found = scan(ensemble, **pair, chains=["heavy"], combine=2, seen_only=True)
     seen = set(found.frame.filter(~pl.col("unseen_here"))["mutation"])
     assert set().union(*parts(found.combinations)) <= seen
+
+
+def test_a_model_that_does_not_tell_what_training_saw_cannot_leave_it_out(
+    data: Path, pair: dict[str, str], tmp_path: Path
+) -> None:
+    changes = ["features.sites=false"]
+    run = tailbind.train(data, recipe="ridge", out=tmp_path / "run", overrides=changes, device="cpu").path
+    with pytest.raises(SequenceError, match="seen_only must have a model that tells what training saw"):
+        scan(run, **pair, chains=["heavy"], combine=2, seen_only=True)
 
 
 # --- what else a predictor tells ---------------------------------------------------------------------
@@ -380,6 +399,12 @@ def test_positions_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
     assert read_numbers("31-33, 52") == [31, 32, 33, 52]
     for text in ("a", "3-", "-3", "3.5", "1-2-3"):
         with pytest.raises(SequenceError, match="Positions must be numbers and ranges, as in 31-35,52"):
+            read_numbers(text)
+    for text, message in (
+        ("31-35,60-52", r"must ascend; got '60-52'\. Write 52-60"),
+        ("1-9999999999", "1,000,000 at most"),
+    ):
+        with pytest.raises(SequenceError, match=message):
             read_numbers(text)
     (tmp_path / "h.fasta").write_text(">vh\nEVQL\n")
     assert read_pair("", "DIQM", "", tmp_path / "h.fasta") == {"heavy": "EVQL", "light": "DIQM", "antigen": ""}

@@ -138,7 +138,7 @@ def read_chains(path: Path, spellings: Mapping[str, Sequence[str]]) -> dict[str,
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise SequenceError(f"{path} must be a readable text file with a sequence; {reason}.") from error

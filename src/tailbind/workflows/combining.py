@@ -6,6 +6,7 @@ bound of its own prediction: pKd + explore × SD (Auer, J. Mach. Learn. Res. 3:3
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -62,6 +63,8 @@ class Combining:
     def __post_init__(self) -> None:
         if self.largest and not 2 <= self.largest <= 10:
             raise SequenceError(f"Combinations must be of 2 to 10 substitutions; got {self.largest}. Correct it.")
+        if not self.largest and (self.seen_only or self.explore is not None):
+            raise SequenceError("seen_only and explore are about combinations; none are asked for. Add combine = 2.")
         if self.top < 1:
             raise SequenceError(f"At least 1 combination must be asked for; got {self.top}. Correct it.")
         if self.explore is not None and not 0 <= self.explore < float("inf"):
@@ -109,23 +112,15 @@ def combine_substitutions(
     if len({site[single] for single in pool}) < 2:
         raise SequenceError("Combinations must have two positions to substitute; there is one. Scan more of them.")
     without = wild_type["predicted_pkd"] + explore * (wild_type.get("predicted_sd") or 0.0)
-    gain = score - without
 
     def variant(combination: Combination) -> list[Substitution]:
         return [(columns[i]["chain"], columns[i]["position"] - 1, columns[i]["residue"]) for i in combination]
 
-    rng = np.random.default_rng(search.seed)
-    beam: dict[Combination, float] = {(single,): float(gain[single]) for single in pool}
-    known = dict(beam)
-    frames: list[pl.DataFrame] = []
-    for _ in range(2, search.largest + 1):
-        candidates = _promising(_extended(beam, pool, gain, site), rng)
-        if not candidates:
-            break
-        frames.append(predict([variant(candidate) for candidate in candidates]).drop("row_id"))
-        gains = (_scores(frames[-1], explore) - without).tolist()
-        known |= dict(zip(candidates, gains, strict=True))
-        beam = dict(sorted(zip(candidates, gains, strict=True), key=lambda pair: -pair[1])[:BEAM])
+    def judge(combinations: Sequence[Combination]) -> tuple[pl.DataFrame, list[float]]:
+        frame = predict([variant(combination) for combination in combinations]).drop("row_id")
+        return frame, (_scores(frame, explore) - without).tolist()
+
+    frames, known = _searched(pool, score - without, site, search, judge)
     found = list(known)[len(pool) :]
     chosen = _chosen(found, known, search)
     if len(chosen) < search.top:
@@ -135,19 +130,63 @@ def combine_substitutions(
         )
     if not chosen:
         return pl.DataFrame(), []
-    predicted = pl.concat(frames)
-    scores = _scores(predicted, explore)
+    best_first = pl.concat(frames)[chosen]
     names = [_named([columns[i] for i in sorted(found[at], key=lambda i: site[i])]) for at in chosen]
+    table = _proposed(names, best_first, _scores(best_first, explore), wild_type["predicted_pkd"])
+    return table, [variant(found[at]) for at in chosen]
+
+
+def _searched(
+    pool: Sequence[int],
+    gain: Floats,
+    site: Sequence[tuple[str, int]],
+    search: Combining,
+    judge: Callable[[Sequence[Combination]], tuple[pl.DataFrame, list[float]]],
+) -> tuple[list[pl.DataFrame], dict[Combination, float]]:
+    """Return what was predicted of the combinations, and what each gains: first the pool's singles, then these in turn.
+
+    Parameters
+    ----------
+    pool : the substitutions to combine
+    gain : (n_singles,) score of each single substitution less the wild type's
+    site : (n_singles,) chain and position of each
+    judge : combinations → what the model says of them, and what each gains
+    """
+    rng = np.random.default_rng(search.seed)
+    beam: dict[Combination, float] = {(single,): float(gain[single]) for single in pool}
+    known = dict(beam)
+    frames: list[pl.DataFrame] = []
+    for _ in range(2, search.largest + 1):
+        candidates = _promising(_extended(beam, pool, gain, site), rng)
+        if not candidates:
+            break
+        frame, gains = judge(candidates)
+        frames.append(frame)
+        known |= dict(zip(candidates, gains, strict=True))
+        beam = dict(sorted(zip(candidates, gains, strict=True), key=lambda pair: -pair[1])[:BEAM])
+    return frames, known
+
+
+def _proposed(
+    names: Sequence[Mapping[str, Any]], best_first: pl.DataFrame, score: Floats, wild_type_pkd: float
+) -> pl.DataFrame:
+    """Return the table of the proposed combinations, best first.
+
+    Parameters
+    ----------
+    names : of their substitutions, see `_named`
+    best_first : what the model says of them
+    score : (n_proposed,) by which they are ranked
+    """
     table = pl.DataFrame(names, schema_overrides={"imgt": pl.String, "sum_of_singles": pl.Float64})
-    best_first = predicted[chosen]
     result = table.select(
         pl.int_range(1, pl.len() + 1).alias("rank"), "mutations", "imgt", "n_mutations",
-        pl.Series("score", scores[chosen]),
+        pl.Series("score", score),
         best_first["predicted_pkd"],
-        (best_first["predicted_pkd"] - wild_type["predicted_pkd"]).alias("delta_pkd"),
+        (best_first["predicted_pkd"] - wild_type_pkd).alias("delta_pkd"),
         "sum_of_singles",
     )  # fmt: skip
-    return result.hstack(best_first.drop("predicted_pkd")), [variant(found[at]) for at in chosen]
+    return result.hstack(best_first.drop("predicted_pkd"))
 
 
 def _explore(singles: pl.DataFrame, search: Combining) -> float:
@@ -176,7 +215,13 @@ def _pool(singles: pl.DataFrame, score: Floats, search: Combining) -> list[int]:
     taken: dict[tuple[str, int], list[float]] = {}
     pool = []
     rows = singles.select("chain", "position", "residue").rows()
-    new = singles["unseen_here"].to_numpy() if "unseen_here" in singles.columns else np.zeros(len(rows), bool)
+    told = "unseen_here" in singles.columns
+    if search.seen_only and not told:
+        raise SequenceError(
+            "seen_only must have a model that tells what training saw at a place; this one does not. Leave it out, or "
+            "use a run on sites, such as v3."
+        )
+    new = singles["unseen_here"].to_numpy() if told else np.zeros(len(rows), bool)
     for single in np.lexsort((-score, new, -score.round(DIGITS))).tolist():
         chain, position, residue = rows[single]
         others = taken.setdefault((chain, position), [])
@@ -218,8 +263,7 @@ def _promising(promised: Mapping[Combination, float], rng: np.random.Generator) 
 def _chosen(found: Sequence[Combination], known: Mapping[Combination, float], search: Combining) -> list[int]:
     """Return the combinations to propose, best first, by their place in `found`.
 
-    A substitution that adds nothing is left away: a combination must be better than what it is without any of its own,
-    as far as that was predicted.
+    A substitution that adds nothing is left away: a combination must be better than any part of it that was predicted.
 
     Parameters
     ----------
@@ -230,7 +274,7 @@ def _chosen(found: Sequence[Combination], known: Mapping[Combination, float], se
     members: list[frozenset[int]] = []
     for at in sorted(range(len(found)), key=lambda at: (-known[found[at]], found[at])):
         own = frozenset(found[at])
-        parts = [known.get(tuple(sorted(own - {single})), 0.0) for single in own]
+        parts = (known[part] for n in range(1, len(own)) for part in combinations(sorted(own), n) if part in known)
         if known[found[at]] < max(0.0, *parts) + SAME:
             continue
         if search.diverse and any(len(own & other) >= max(len(own), len(other)) - 1 for other in members):

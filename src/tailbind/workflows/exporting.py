@@ -70,7 +70,7 @@ def export(run: str | Path, out: str | Path, *, notify: Callable[[str], None] = 
         When the run is unfinished, damaged or an export itself; when the folder holds anything, or safetensors is not
         installed.
     """
-    source, folder = open_finished_run(run), Path(out)
+    source, folder = open_finished_run(run), Path(out).resolve()
     if source.is_export:
         raise RunError(f"{source.path} must be a run that `tailbind train` wrote; it is an export. Copy the folder.")
     check_empty(folder)
@@ -89,7 +89,7 @@ def export(run: str | Path, out: str | Path, *, notify: Callable[[str], None] = 
         raise cannot_write(folder, error) from error
     for line in _missing(predictor):
         notify(line)
-    return Exported(folder, files, n_bytes, no_graph)
+    return Exported(Path(out), files, n_bytes, no_graph)
 
 
 def exported_lines(done: Exported) -> list[str]:
@@ -137,7 +137,12 @@ def _card(source: RunFolder) -> str:
     Where files are missing, or their figures are not those that this tailbind writes, the new one is bare.
     """
     if source.model_card.exists():
-        return source.model_card.read_text(encoding="utf-8")
+        try:
+            return source.model_card.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RunError(
+                f"{source.model_card} must be UTF-8 text; byte {error.start + 1:,} is not. Save it as UTF-8."
+            ) from error
     config = source.read_json(source.config)
     try:
         return model_card(source.read_json(source.metrics), config, source.read_json(source.environment))

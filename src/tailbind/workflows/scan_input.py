@@ -18,6 +18,8 @@ from tailbind.table.schema import SEQUENCES, SPELLINGS
 ANTIBODY: Final = ("heavy", "light")
 #: What the record of an antigen may be called.
 ANTIGEN: Final = ("ag", *SPELLINGS["antigen"])
+#: No chain is as long.
+LAST_POSITION: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ def read_pair(heavy: str, light: str, antigen: str, fasta: Path | None) -> dict[
 def read_numbers(text: str) -> list[int]:
     """Return the positions that a list with commas and ranges names.
 
+    Raises
+    ------
+    SequenceError
+        For what is neither, or a range that does not ascend.
+
+    Examples
+    --------
     >>> read_numbers("31-33, 52")
     [31, 32, 33, 52]
     """
@@ -58,6 +67,12 @@ def read_numbers(text: str) -> list[int]:
         first, dash, last = word.partition("-")
         if not (first.strip().isdecimal() and (not dash or last.strip().isdecimal())):
             raise SequenceError(f"Positions must be numbers and ranges, as in 31-35,52; got {word!r}. Correct it.")
+        if int(last or first) < int(first):
+            raise SequenceError(
+                f"A range of positions must ascend; got {word!r}. Write {last.strip()}-{first.strip()}."
+            )
+        if int(last or first) > LAST_POSITION:
+            raise SequenceError(f"Positions must be {LAST_POSITION:,} at most; got {word!r}. Correct it.")
         found += range(int(first), int(last or first) + 1)
     return found
 

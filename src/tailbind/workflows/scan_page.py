@@ -300,11 +300,11 @@ def _signed(value: float | None) -> str:
 def _kd(pkd: float) -> str:
     """Return the Kd of a pKd, in the unit that it is best read in.
 
-    >>> _kd(9.0), _kd(5.5)
-    ('Kd 1 nM', 'Kd 3.16 µM')
+    >>> _kd(9.0), _kd(5.5), _kd(6.0002)
+    ('Kd 1 nM', 'Kd 3.16 µM', 'Kd 1 µM')
     """
     for unit, sign in (("M", "M"), ("mM", "mM"), ("uM", "µM"), ("nM", "nM"), ("pM", "pM")):
-        value = float(kd_from_pkd(pkd, unit))
+        value = float(f"{float(kd_from_pkd(pkd, unit)):.3g}")
         if value >= 1 or unit == "pM":
             return f"Kd {value:.3g} {sign}"
     raise AssertionError(unit)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tailbind.errors import FeatureError, SequenceError
-from tailbind.features.pipeline import column_prefix, reads_sequences
+from tailbind.features.pipeline import column_prefix, reads_sequences_alone
 from tailbind.features.sites import FittedSites
 from tailbind.predictor import Predictor, load
 from tailbind.runtime import computing_on
@@ -161,7 +161,7 @@ class _Variants:
     source: str
 
     def predict(self, variants: Sequence[Sequence[Substitution]]) -> pl.DataFrame:
-        """Return what `Predictor.predict` says of variants, each a few substitutions; with no rows for none."""
+        """Return what `Predictor.predict` says of variants, each a few substitutions; there must be one."""
         pieces = range(0, len(variants), STRETCH)
         return pl.concat([self.predictor.predict(self._table(variants[start : start + STRETCH])) for start in pieces])
 
@@ -192,9 +192,9 @@ class _Variants:
 def _check_reads_sequences(predictor: Predictor) -> None:
     """Refuse a model that needs what a substituted sequence does not have."""
     blocks = predictor.features.blocks
-    prefix = column_prefix(blocks)
-    if prefix is None and reads_sequences(blocks):
+    if reads_sequences_alone(blocks):
         return
+    prefix = column_prefix(blocks)
     reads = f"the table's feature columns {prefix}…" if prefix is not None else "no sequence"
     raise FeatureError(
         f"A scan must have a model that reads sequences alone; this one, of recipe "
