@@ -240,7 +240,8 @@ def predict(bench: Bench) -> list[str]:
         "",
         "| | seconds | peak memory of the process |",
         "|---|---|---|",
-        f"| `tailbind predict`, {MILLION:,} rows × {WIDTH} of Parquet to Parquet | {found['seconds']:.1f} | "
+        f"| `tailbind predict`, {MILLION:,} rows × {WIDTH} of Parquet to Parquet, with intervals and domains "
+        f"| {found['seconds']:.1f} | "
         f"{found['peak_gb']:.2f} GB |",
     ]
 

@@ -130,10 +130,10 @@ class Predictor:
             frame = frame.with_columns(pl.Series("predicted_sd", sd))
         rows = np.flatnonzero(known)
         if (sure := self.applied(features, pkd, sd, rows)) is not None:
-            for name, values in interval_columns(sure, level).items():
+            for values in interval_frame(sure, level):
                 of_all = np.full(len(pkd), np.nan)
-                of_all[rows] = np.where(np.isfinite(values), values, np.nan)
-                frame = frame.with_columns(pl.Series(name, of_all))
+                of_all[rows] = values.fill_null(np.nan).to_numpy()
+                frame = frame.with_columns(pl.Series(values.name, of_all))
         if features.unseen is not None:
             unseen = np.where(known, features.unseen, "").astype(object)
             frame = frame.with_columns(pl.Series("unseen", unseen, dtype=pl.String))
@@ -141,6 +141,17 @@ class Predictor:
         texts = pl.col("affinity_bin", *(["unseen"] if features.unseen is not None else []))
         frame = frame.with_columns(numbers, texts.replace("", None))
         return frame if self.domain is None else frame.hstack(self.domain.judge(table, features, pkd))
+
+
+def interval_frame(sure: Applied, level: float | None = None) -> pl.DataFrame:
+    """Return what tables of predictions have of intervals, a row each; null where a bound is not known.
+
+    Parameters
+    ----------
+    level : share of measured values that intervals are to hold; that of the calibration unless given
+    """
+    columns = pl.DataFrame(interval_columns(sure, level))
+    return columns.select(pl.when(pl.all().is_finite()).then(pl.all()))
 
 
 def load(run: str | Path, device: str = "auto") -> Predictor:
@@ -156,7 +167,9 @@ def load(run: str | Path, device: str = "auto") -> Predictor:
     RunError, CheckpointError
         When the folder is no run, or the checkpoint is damaged or belongs to another recipe.
     """
-    path, intervals, calibrated, domain = Path(run), None, {}, None
+    path, domain = Path(run), None
+    intervals: Conformal | None = None
+    calibrated: dict[str, Any] = {}
     if path.suffix == ".pth" and not path.is_dir():
         checkpoint = load_checkpoint(path)
     else:
@@ -165,11 +178,28 @@ def load(run: str | Path, device: str = "auto") -> Predictor:
         checkpoint = read_export(folder) if folder.is_export else load_checkpoint(path)
         check_recipe(path, checkpoint, folder.read_json(folder.config))
         if (state := load_beside(folder, folder.calibration, CALIBRATION)) is not None:
-            intervals, calibrated = Conformal.from_state(state), dict(state["calibrated"])
+            intervals, calibrated = read_intervals(folder.path, state)
         domain = read_domain(folder.domain) if folder.domain.exists() else None
     model = MODELS.load(checkpoint.model_kind).from_state(checkpoint.model)
     features = FeaturePipeline.from_state(checkpoint.features)
     return Predictor(checkpoint, features, model.to(choose_device(device)), intervals, calibrated, domain)
+
+
+def read_intervals(run: Path, state: Mapping[str, Any]) -> tuple[Conformal, dict[str, Any]]:
+    """Return what makes a run's intervals, and how they were calibrated.
+
+    Raises
+    ------
+    CheckpointError
+        When the state is of another version of tailbind.
+    """
+    try:
+        return Conformal.from_state(state), dict(state["calibrated"])
+    except KeyError as error:
+        raise CheckpointError(
+            f"The intervals of {run} must be of this version of tailbind; they lack {error}. Train again, or remove "
+            "calibration.pth: predictions are then without intervals."
+        ) from error
 
 
 def read_domain(path: Path) -> Domain:

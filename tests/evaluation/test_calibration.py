@@ -1,6 +1,8 @@
 """Conformal intervals: what crepes computes, and what they promise."""
 
 import warnings
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 from tailbind.evaluation.calibration import FEWEST_OF_LANDSCAPE, Applied, Conformal, Difficulty
 
 Array = np.ndarray
+NO_TAILS = (np.empty(0), np.empty(0))
 
 
 def applied(scores: Array, predicted: Array, expected: Array, level: float = 0.9) -> Applied:
-    return Applied(predicted, expected, np.full(len(predicted), -1), {-1: np.sort(scores)}, level)
+    return Applied(predicted, expected, np.full(len(predicted), -1), {-1: np.sort(scores)}, NO_TAILS, level)
 
 
 @settings(max_examples=30, deadline=None)
@@ -52,6 +55,78 @@ def fitted(n: int, seed: int = 0) -> Conformal:
     y, predicted, landscape, _ = uneven(n, seed)
     X = predicted[:, None].astype(np.float32)
     return Conformal.fit(y, predicted, X, np.zeros(n), landscape, 0.9, np.arange(n))
+
+
+def with_tail(n: int, seed: int) -> tuple[Array, Array]:
+    """Noisy predictions around 6, whose intervals just reach below 5; of those above 7, one in 400 is a non-binder."""
+    rng = np.random.default_rng(seed)
+    predicted = np.concatenate([rng.uniform(5.8, 6.2, n // 10), rng.uniform(7, 9, n - n // 10)])
+    noise = np.where(predicted < 7, 0.8, 0.1) * rng.normal(size=n)
+    gone = (predicted >= 7) & (rng.uniform(size=n) < 1 / 400)
+    return np.where(gone, rng.uniform(3, 5, n), predicted + noise), predicted
+
+
+def applied_to_tail(seed: int) -> tuple[Array, Applied, Applied]:
+    """Return new rows' labels, what can be asked of them, and the same without the scores of tails."""
+    n, (y, predicted) = 8_000, with_tail(8_000, 0)
+    X, nothing = predicted[:, None].astype(np.float32), np.zeros(n, np.int64)
+    conformal = Conformal.fit(y, predicted, X, np.zeros(n), nothing, 0.9, np.arange(n))
+    weak, strong = conformal.tails
+    assert len(weak) == (y < 5).sum() and not len(strong)
+    y, predicted = with_tail(n, seed)
+    sure = conformal.apply(predicted, predicted[:, None].astype(np.float32), np.zeros(n), nothing)
+    return y, sure, replace(sure, tails=NO_TAILS)
+
+
+def test_rows_measured_in_a_tail_are_held_where_intervals_reach_it() -> None:
+    y, sure, without = applied_to_tail(1)
+    (low, high), (usual, _) = sure.interval(), without.interval()
+    reaching = (y < 5) & (usual < 5)
+    assert (usual <= y)[reaching].mean() < 0.84 < 0.88 < (low <= y)[reaching].mean()
+    assert np.array_equal(low[usual >= 5], usual[usual >= 5])  # a surprise elsewhere widens nothing here
+    assert np.median((high - low)[sure.y_pred > 7.5]) < 0.5
+    assert ((low <= y) & (y <= high)).mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_intervals_nest_over_levels() -> None:
+    _, sure, _ = applied_to_tail(2)
+    few, many = sure.scores[-1][::50], sure.scores[-1]
+    known = replace(sure, scores={0: few, -1: many})
+    unknown = replace(known, landscape=np.full(len(sure.y_pred), -1))
+    short_tails = replace(sure, tails=(sure.tails[0][:50], sure.tails[0][-50:] + 10))
+    for asked in (sure, short_tails, known, unknown):
+        bounds = [asked.interval(level) for level in (0.5, 0.8, 0.9, 0.97, 0.98, 0.99)]
+        for (low, high), (lower, higher) in pairwise(bounds):
+            assert (lower <= low).all() and (higher >= high).all()
+    assert np.isfinite(known.interval(0.99)).all()
+
+
+@pytest.mark.parametrize("n", [990, 1_050, 1_240, 1_300])
+def test_expected_errors_of_calibration_and_of_new_rows_are_learned_alike(n: int) -> None:
+    y, predicted, landscape, _ = uneven(4_000, 1)
+    conformal = fitted(n)
+    low, high = conformal.apply(predicted, predicted[:, None].astype(np.float32), np.zeros(4_000), landscape).interval()
+    assert ((low <= y) & (y <= high)).mean() == pytest.approx(0.9, abs=0.035)
+
+
+def test_landscapes_with_few_rows_share_their_own_scores() -> None:
+    """Ten landscapes of 30 rows, each far noisier than the large one, of which nothing is told but their number."""
+    rng = np.random.default_rng(0)
+
+    def drawn(n_large: int, n_each: int) -> tuple[Array, Array, Array]:
+        landscape = np.concatenate([np.zeros(n_large, np.int64), np.repeat(np.arange(1, 11), n_each)])
+        predicted = rng.uniform(5, 10, len(landscape))
+        return predicted + np.where(landscape > 0, 1.5, 0.1) * rng.standard_t(3, len(landscape)), predicted, landscape
+
+    y, predicted, landscape = drawn(3_000, 30)
+    X = predicted[:, None].astype(np.float32)
+    conformal = Conformal.fit(y, predicted, X, np.zeros(len(y)), landscape, 0.9, np.arange(len(y)))
+    assert {code: len(scores) for code, scores in conformal.scores.items()} == {0: 3_000, -1: 300}
+    y, predicted, landscape = drawn(3_000, 300)
+    sure = conformal.apply(predicted, predicted[:, None].astype(np.float32), np.zeros(len(y)), landscape)
+    low, high = sure.interval()
+    for rows in (landscape == 0, landscape > 0):
+        assert ((low <= y) & (y <= high))[rows].mean() == pytest.approx(0.9, abs=0.04)
 
 
 def test_coverage_holds_in_each_landscape_and_where_noise_is_large() -> None:
@@ -99,7 +174,7 @@ def test_too_few_scores_for_a_level_leave_it_open() -> None:
 
 def test_expected_errors_are_never_none() -> None:
     error = np.zeros(60)
-    difficulty = Difficulty.fit(np.zeros((60, 1), np.float32), np.zeros(60), np.zeros(60, np.int64), error)
+    difficulty = Difficulty.fit(np.zeros((60, 1), np.float32), np.zeros(60), np.zeros(60, np.int64), error, trees=False)
     assert difficulty.predict(np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(1, np.int64))[0] > 0
 
 

@@ -54,7 +54,8 @@ def test_reliability_leaves_out_what_a_bound_hides() -> None:
 
 
 def test_the_columns_of_predictions() -> None:
-    sure = Applied(np.array([8.0]), np.array([1.0]), np.array([-1]), {-1: np.linspace(-2, 2, 401)}, 0.9)
+    scores = {-1: np.linspace(-2, 2, 401)}
+    sure = Applied(np.array([8.0]), np.array([1.0]), np.array([-1]), scores, (np.empty(0), np.empty(0)), 0.9)
     found = interval_columns(sure)
     assert list(found) == ["pkd_low", "pkd_high", "p_below_5", "p_above_9", "p_above_11"]
     assert found["pkd_low"][0] == pytest.approx(6.2, abs=0.02)

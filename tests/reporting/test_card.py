@@ -106,8 +106,8 @@ def test_what_intervals_held_is_shown(files: Files) -> None:
     text = model_card(**files)
     assert "### Intervals that are to hold 90 %" in text
     for line in (
-        "| Measured Very weak (< 5) | 0 | – | – | – |",
-        "| Measured Weak (5–7) | 1,234 | 90.0 % | 0.71 | – |",
+        "| Measured very weak (< 5) | 0 | – | – | – |",
+        "| Measured weak (5–7) | 1,234 | 90.0 % | 0.71 | – |",
         "| pKd above 9 | 10 | 0.013 | – | – |",
         "Calibrated on 321 training and validation rows",
     ):

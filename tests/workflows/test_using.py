@@ -103,7 +103,9 @@ def test_evaluate_on_the_test_rows_gives_the_run_s_own_figures(
     assert result["criteria"]["rows"] == "all"
     assert "Judged on" not in text
     written = pl.read_csv(tmp_path / "out" / "predictions.csv")
-    assert written.columns == ["row_id", "true_pkd", "predicted_pkd", "residual", "affinity_bin", "relation", *NEAR]
+    own = pl.read_csv(run_v2.path / "test_predictions_v2.csv")
+    assert written.columns == own.columns
+    assert set(NEAR) | {"pkd_low", "pkd_high", "p_above_9"} <= set(written.columns)
     assert result["domain"]["test"]["inside"]["n"] == (written["domain"] == "inside").sum() > 0
     assert "How near training the test rows are" in text
     assert (written["relation"] == "<").sum() == result["test"]["censored"]["n_below"] > 0

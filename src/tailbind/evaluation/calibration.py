@@ -2,13 +2,14 @@
 
 Errors on calibration rows, each divided by the error that was to be expected of its row, tell how far the truth lies
 from a prediction: split conformal predictive systems (Vovk, Nouretdinov, Manokhin and Gammerman 2018, COPA) with
-normalised residuals, one for each landscape that has enough rows and one for all others (Mondrian). Where calibration
-rows and new rows are drawn alike, an interval of 90 % holds nine of ten measured values, whatever the model; for
-strangers it promises nothing.
+normalised residuals, one for each landscape that has enough rows and one for all others together (Mondrian). Where
+calibration rows and new rows are drawn alike, an interval of 90 % holds nine of ten measured values, whatever the
+model; for strangers it promises nothing.
 
 What error is to be expected is learned too (`Difficulty`), out of fold, so that intervals are narrow where the model is
-good. The computation is that of crepes (Boström 2022, COPA), which tests hold it against; it is written out because
-crepes goes through all calibration rows for each prediction.
+good. Rows measured in the tails have scores of their own beside (label-conditional: Vovk 2012, ACML), by which an
+interval that reaches a tail at all reaches far enough into it. The computation is that of crepes (Boström 2022, COPA),
+which tests hold it against; it is written out because crepes goes through all calibration rows for each prediction.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailbind.options import bounded, one_of
+from tailbind.scale import BIN_EDGES
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -27,6 +29,8 @@ OWN, ON_VALIDATION, NONE = "own", "validation", "none"
 #: Calibration rows from which there are intervals at all, and from which a landscape has scores of its own.
 FEWEST: Final = 40
 FEWEST_OF_LANDSCAPE: Final = 150
+#: Labels below are very weak, from here on very strong.
+WEAKEST, STRONGEST = BIN_EDGES[0], BIN_EDGES[-1]
 #: Rows from which expected errors are learned by trees; of fewer, as a share of the predicted SD.
 ENOUGH_FOR_TREES: Final = 1_000
 #: Expected errors are taken as no smaller than this share of their median.
@@ -83,7 +87,7 @@ class Difficulty:
     smallest: float
 
     @classmethod
-    def fit(cls, X: NDArray[np.float32], sd: Array, landscape: Codes, error: Array) -> Self:
+    def fit(cls, X: NDArray[np.float32], sd: Array, landscape: Codes, error: Array, *, trees: bool) -> Self:
         """Learn from absolute errors.
 
         Parameters
@@ -92,9 +96,10 @@ class Difficulty:
         sd : (n_samples,) the model's own SD; 0 where it has none
         landscape : (n_samples,) code of the row's landscape
         error : (n_samples,) absolute error, pKd
+        trees : whether by trees, or as a line in `sd`
         """
         smallest = max(_SMALLEST * float(np.median(error)), 1e-3)
-        if len(error) < ENOUGH_FOR_TREES:
+        if not trees:
             from scipy.optimize import nnls
 
             inputs = np.column_stack([np.ones(len(sd)), sd])
@@ -126,12 +131,15 @@ class Conformal:
     ----------
     difficulty : what error is to be expected of a row
     scores : of each landscape with enough calibration rows, by its code, their errors (measured minus predicted) over
-        the expected ones, ascending; under −1 those of all rows, for the others
+        the expected ones, ascending; under −1, for the other landscapes, those of the rows of all of these together,
+        or of all rows where even they are too few
+    tails : the same of the calibration rows measured as very weak, and as very strong; empty where they are few
     level : of intervals, where none other is asked for
     """
 
     difficulty: Difficulty
     scores: Mapping[int, Array]
+    tails: tuple[Array, Array]
     level: float
 
     @classmethod
@@ -155,26 +163,31 @@ class Conformal:
         groups : (n_samples,) what is dealt into the same fold, such as replicates
         """
         error = y_true - y_pred
-        whole = Difficulty.fit(X, sd, landscape, np.abs(error))
+        trees = len(error) >= ENOUGH_FOR_TREES
+        whole = Difficulty.fit(X, sd, landscape, np.abs(error), trees=trees)
         expected = whole.predict(X, sd, landscape)
-        if whole.trees:  # trees know the rows that they learned from; a line hardly does
+        if trees:  # they know the rows that they learned from; a line hardly does
             fold = np.random.default_rng(0).permutation(int(groups.max()) + 1)[groups] % _FOLDS
             for number in range(_FOLDS):
                 own, rest = fold == number, fold != number
                 if own.any() and rest.any():
-                    part = Difficulty.fit(X[rest], sd[rest], landscape[rest], np.abs(error[rest]))
+                    part = Difficulty.fit(X[rest], sd[rest], landscape[rest], np.abs(error[rest]), trees=True)
                     expected[own] = part.predict(X[own], sd[own], landscape[own])
         score = error / expected
         codes, counts = np.unique(landscape, return_counts=True)
-        enough = codes[counts >= FEWEST_OF_LANDSCAPE].tolist() if whole.trees else []
+        enough = codes[counts >= FEWEST_OF_LANDSCAPE].tolist() if trees else []
         scores = {code: np.sort(score[landscape == code]) for code in enough}
-        return cls(whole, {**scores, -1: np.sort(score)}, level)
+        tails = (np.sort(score[y_true < WEAKEST]), np.sort(score[y_true >= STRONGEST]))
+        weak, strong = (own if len(own) >= FEWEST else np.empty(0) for own in tails)
+        others = ~np.isin(landscape, enough)
+        rest = score[others] if others.sum() >= FEWEST_OF_LANDSCAPE else score
+        return cls(whole, {**scores, -1: np.sort(rest)}, (weak, strong), level)
 
     def apply(self, y_pred: Array, X: NDArray[np.float32], sd: Array, landscape: Codes) -> "Applied":
         """Return what can be asked of rows with these predictions."""
         known = np.isin(landscape, list(self.scores))
         expected = self.difficulty.predict(X, sd, landscape)
-        return Applied(y_pred, expected, np.where(known, landscape, -1), self.scores, self.level)
+        return Applied(y_pred, expected, np.where(known, landscape, -1), self.scores, self.tails, self.level)
 
     def state(self) -> dict[str, Any]:
         """Return all of it."""
@@ -187,6 +200,8 @@ class Conformal:
             "codes": np.array(codes, np.int64),
             "ends": np.cumsum([len(self.scores[code]) for code in codes]),
             "scores": np.concatenate([self.scores[code] for code in codes]),
+            "very_weak": self.tails[0],
+            "very_strong": self.tails[1],
             "level": self.level,
         }
 
@@ -201,7 +216,8 @@ class Conformal:
         )
         pieces = np.split(np.asarray(state["scores"], np.float64), np.asarray(state["ends"])[:-1])
         codes = np.asarray(state["codes"]).tolist()
-        return cls(difficulty, dict(zip(codes, pieces, strict=True)), float(state["level"]))
+        weak, strong = (np.asarray(state[name], np.float64) for name in ("very_weak", "very_strong"))
+        return cls(difficulty, dict(zip(codes, pieces, strict=True)), (weak, strong), float(state["level"]))
 
 
 @dataclass(frozen=True)
@@ -213,7 +229,7 @@ class Applied:
     y_pred : (n_samples,) pKd
     expected : (n_samples,) absolute error to be expected
     landscape : (n_samples,) whose scores are used
-    scores : see `Conformal`
+    scores, tails : see `Conformal`
     level : of intervals
     """
 
@@ -221,16 +237,30 @@ class Applied:
     expected: Array
     landscape: Codes
     scores: Mapping[int, Array]
+    tails: tuple[Array, Array]
     level: float
 
     def interval(self, level: float | None = None) -> tuple[Array, Array]:
-        """Return (n_samples,) lower and upper bounds, pKd; infinite where there are too few scores for the level."""
+        """Return (n_samples,) lower and upper bounds, pKd; infinite where there are too few scores for the level.
+
+        Of rows measured in a tail it is the outer bound that misses. So one that reaches the tail leaves out no more of
+        them than the level allows in all.
+        """
         out = (1 - (level or self.level)) / 2
+        lowest, highest = _quantiles(self.scores[-1], out)
         low, high = np.empty((2, len(self.y_pred)))
         for rows, scores in self._landscapes():
-            lower, upper = _quantiles(scores, out)
-            low[rows] = self.y_pred[rows] + lower * self.expected[rows]
-            high[rows] = self.y_pred[rows] + upper * self.expected[rows]
+            lower, upper = _quantiles(scores, out)  # too few of its own for the level: beyond all of them
+            low[rows] = lower if np.isfinite(lower) else min(lowest, scores[0])
+            high[rows] = upper if np.isfinite(upper) else max(highest, scores[-1])
+        low, high = self.y_pred + low * self.expected, self.y_pred + high * self.expected
+        weak, strong = self.tails
+        if len(weak):
+            weakest = self.y_pred + max(_quantiles(weak, 2 * out)[0], weak[0]) * self.expected
+            low = np.where(low < WEAKEST, np.minimum(low, weakest), low)
+        if len(strong):
+            strongest = self.y_pred + min(_quantiles(strong, 2 * out)[1], strong[-1]) * self.expected
+            high = np.where(high >= STRONGEST, np.maximum(high, strongest), high)
         return low, high
 
     def below(self, threshold: float) -> Array:

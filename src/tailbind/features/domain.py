@@ -25,8 +25,8 @@ Levels = NDArray[np.intp]
 
 #: What still counts as inside: as near training as all but this share of the validation rows.
 BEYOND_INSIDE: Final = 0.05
-#: The edge, by distance: as near as all but this share. By identity, a relative of `FAMILY_IDENTITY`; or, where most
-#: validation rows are themselves no such relatives, as near as all but the second share.
+#: The edge, by distance: as near as all but this share. By identity, a relative of `FAMILY_IDENTITY`; or, where more
+#: than the second share of the validation rows are themselves no such relatives, as near as all but that share.
 BEYOND_EDGE: Final = 0.01
 FAR_OF_STRANGERS: Final = 0.25
 #: Five of a hundred letters changed is 95 %, whatever the last digit of its floating-point number says.

@@ -89,3 +89,8 @@ def column_prefix(blocks: Mapping[str, Block] | Mapping[str, FittedBlock]) -> st
 def reads_sequences(blocks: Mapping[str, Block] | Mapping[str, FittedBlock]) -> bool:
     """Return whether any of the blocks computes features from sequences."""
     return any(block.reads_sequences for block in blocks.values())
+
+
+def reads_sequences_alone(blocks: Mapping[str, Block] | Mapping[str, FittedBlock]) -> bool:
+    """Return whether the features of a changed sequence can be computed: from sequences, and from no columns."""
+    return column_prefix(blocks) is None and reads_sequences(blocks)

@@ -6,7 +6,7 @@ with them beside training: predicting, saving, telling of them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from tailbind.models.together import Together, together
 from tailbind.options import read_options
 from tailbind.table.features import Features
 
+#: Rows predicted at a time on a CPU: what they come to in between stays near it, and its memory is used again.
+ROWS_ON_CPU: Final = 2_048
+
 
 class Architecture(Protocol):
     """The options of a network: what a member is, and where its parts are.
@@ -27,7 +30,7 @@ class Architecture(Protocol):
     ----------
     members : how many networks, differing in their seed, are trained and averaged
     reads_residues : whether it reads the residues of sequences, which it then cannot do without
-    rows_at_once : rows that are predicted at a time at most; 0 for as many as models take
+    rows_at_once : rows that are predicted at a time at most; 0 for as many as the device takes well
     """
 
     @property
@@ -216,7 +219,7 @@ class Network:
         """Return (n_samples, n_members, n_outputs), a chunk of rows at a time, in evaluation mode."""
         device = self.device
         n = len(X) if rows is None else len(rows)
-        size = self.options.rows_at_once or CHUNK
+        size = self.options.rows_at_once or (ROWS_ON_CPU if device.type == "cpu" else CHUNK)
         pieces = [torch.empty((0, len(self.members), 1), device=device)] if n == 0 else []
         training = [member.training for member in self.members]
         with torch.inference_mode():

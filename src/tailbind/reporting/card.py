@@ -250,12 +250,26 @@ def _worst(audit: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _split(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    options = {key: value for key, value in config["split"].items() if key != "kind" and value not in ("", 0, None)}
+    split, calibration = config["split"], metrics.get("calibration") or {}
+    of_folds = {"fold"} if split.get("n_folds") else set()
+    options = {
+        key: value
+        for key, value in split.items()
+        if key in {"seed", *of_folds} or (key != "kind" and value not in ("", 0, None))
+    }
     listing = ", ".join(f"{key} {value}" for key, value in options.items())
+    again = any("n_refitted" in part for part in metrics.get("parts", {}).values())
+    apart = calibration.get("calibrated_on") == "own"
     n = {part: metrics[part]["n"] for part in ("train", "validation", "test")}
+    purposes = [
+        f"{n['train']:,} rows to learn from",
+        f"{n['validation']:,} to choose by{' and then to learn from too' if again else ''}",
+        *([f"{calibration['n_calibration']:,} to calibrate intervals"] if apart else []),
+        f"{n['test']:,} to test by",
+    ]
     return (
-        f"Split `{config['split']['kind']}`{f' ({listing})' if listing else ''}: {n['train']:,} rows to learn from, "
-        f"{n['validation']:,} to choose by, {n['test']:,} to test by. Test rows were looked at once, at the end."
+        f"Split `{split['kind']}`{f' ({listing})' if listing else ''}: {', '.join(purposes)}. "
+        "Test rows were looked at once, at the end."
     )
 
 

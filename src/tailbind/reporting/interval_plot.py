@@ -85,5 +85,5 @@ def _draw_reliability(ax: Axes, probabilities: Mapping[str, Any]) -> None:
     ax.grid(color=LINE, linewidth=0.6)
     ax.set_axisbelow(True)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower right", fontsize=SMALL, frameon=False, labelcolor=SOFT)
+        ax.legend(loc="best", fontsize=SMALL, frameon=False, labelcolor=SOFT)
     drawing.small_title(ax, f"Tail probabilities (steps of {MANY} rows or more)")

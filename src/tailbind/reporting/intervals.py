@@ -18,6 +18,12 @@ CALIBRATED_ON: Final[Mapping[str, str]] = {
     "own": "rows of their own, which neither trained nor chose the model",
     "val": "validation rows, which chose the model too, so that they may be a little narrow",
 }
+#: By what rows are divided, in `metrics.json` and in words.
+DIVISIONS: Final[Mapping[str, str]] = {
+    "sources": "Source",
+    "domains": "Domain",
+    "identities": "Identity to training",
+}
 #: Rows from which a kind of rows has a line of its own.
 FEWEST_SHOWN: Final = 20
 
@@ -35,9 +41,9 @@ def interval_tables(calibration: Mapping[str, Any] | None) -> list[Table]:
     lines = [
         _line("All measured rows", found["measured"]),
         _line("Rows marked < or >", found["censored"]),
-        *(_line(f"Measured {bin_label(name)}", entry) for name, entry in found["bins"].items()),
+        *(_line(f"Measured {bin_label(name).lower()}", entry) for name, entry in found["bins"].items()),
     ]
-    for division, word in (("sources", "Source"), ("domains", "Domain")):
+    for division, word in DIVISIONS.items():
         kinds = {name: entry for name, entry in found.get(division, {}).items() if entry and entry["n"] >= FEWEST_SHOWN}
         lines += [_line(f"{word} {name}", entry) for name, entry in kinds.items()]
     how = CALIBRATED_ON[calibration["calibrated_on"]]

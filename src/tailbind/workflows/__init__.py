@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from tailbind.workflows.embedding import Embedded, embed
     from tailbind.workflows.exporting import Exported, export
     from tailbind.workflows.laddering import Ladder, ladder
+    from tailbind.workflows.predicting import Predicted, predict, write_predictions
     from tailbind.workflows.probing import Probe, probe
+    from tailbind.workflows.retesting import evaluate
     from tailbind.workflows.scanning import Scan, scan
     from tailbind.workflows.training import RunSummary, train
-    from tailbind.workflows.using import Predicted, evaluate, predict, write_predictions
 
 _HOMES = {
     "Check": "checking",
     "Embedded": "embedding",
     "Exported": "exporting",
     "Ladder": "laddering",
-    "Predicted": "using",
+    "Predicted": "predicting",
     "Probe": "probing",
     "RunSummary": "training",
     "Scan": "scanning",
@@ -31,14 +32,14 @@ _HOMES = {
     "compare": "comparing",
     "demo": "demonstrating",
     "embed": "embedding",
-    "evaluate": "using",
+    "evaluate": "retesting",
     "export": "exporting",
     "ladder": "laddering",
-    "predict": "using",
+    "predict": "predicting",
     "scan": "scanning",
     "probe": "probing",
     "train": "training",
-    "write_predictions": "using",
+    "write_predictions": "predicting",
 }
 __all__ = [
     "Check",

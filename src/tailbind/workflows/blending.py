@@ -59,21 +59,21 @@ class Combined:
     Attributes
     ----------
     model : the blend
-    validation : (n_validation,) pKd, by parts that have not learned from these rows; those of the model itself may have
+    validation : the validation rows as predicted by parts that have not learned from them; the model's own may have
     refitted : of each part that learned once more, by name, from how many rows, validation rows among them
     held_out : training and validation rows as predicted by parts, and by weights, that have not learned from them; None
         where there are no folds
     """
 
     model: Blended
-    validation: NDArray[np.float64]
+    validation: "HeldOut"
     refitted: Mapping[str, int]
     held_out: "HeldOut | None" = None
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows predicted by what has learned nothing from them.
+    """Rows predicted by parts that have learned nothing from them.
 
     Attributes
     ----------
@@ -163,7 +163,8 @@ def put_together(
     refitted: dict[str, int] = {}
     if plan.refits(len(problem.train)):
         model, refitted = _refitted(plan, problem, inputs, model, device)
-    return Combined(model.to(device), mean + trust * (gate.predict(predicted[0][1]) - mean), refitted, held)
+    first, (found, sd) = predicted[0][0], gate.predict_with_sd(predicted[0][1])
+    return Combined(model.to(device), HeldOut(first, mean + trust * (found - mean), sd), refitted, held)
 
 
 def _refitted(

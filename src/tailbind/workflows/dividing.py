@@ -73,7 +73,8 @@ def _set_apart(plan: Plan, table: AffinityTable, rows: dict[str, NDArray[np.intp
             dealt = fold_rows(plan, table, validation, n_folds)
         except SplitError:  # too few groups for so many
             continue
-        own = np.sort(np.concatenate([fold for _, fold in dealt[: max(1, round(options.share * n_folds))]]))
+        n_own = min(max(1, round(options.share * n_folds)), n_folds - 1)
+        own = np.sort(np.concatenate([fold for _, fold in dealt[:n_own]]))
         rest = np.setdiff1d(validation, own)
         if min(len(own), len(rest)) >= FEWEST_SET_APART:
             return {**rows, VALIDATION: rest, CALIBRATION: own}

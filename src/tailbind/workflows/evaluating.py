@@ -13,13 +13,13 @@ from rich.console import Console
 
 from tailbind.errors import RecipeError
 from tailbind.evaluation.calibration import Applied
-from tailbind.evaluation.coverage import interval_columns
 from tailbind.evaluation.criteria import MEASURED_ROWS, grade, next_steps
 from tailbind.evaluation.diagnosis import Likelihood, diagnose
 from tailbind.evaluation.metrics import evaluate
 from tailbind.features.domain import Domain
 from tailbind.models.baselines import Ridge
 from tailbind.models.contract import Predictive
+from tailbind.predictor import interval_frame
 from tailbind.recipes import load_recipe
 from tailbind.reporting import plots
 from tailbind.reporting.drawing import png
@@ -60,7 +60,7 @@ class Fitted:
     sigma : noise of the labels, where the loss has one
     parts : of a blend, what is to be told of each part, by name: the kind of its model, and why it was left out, or
         its share, training rows and seconds and, of a network, its own epochs and the above
-    validation : (n_validation,) pKd of the validation rows, where the model itself has learned from them
+    validation : the validation rows as predicted by what has not learned from them, where the model itself may have
     held_out : rows as predicted by what has not learned from them, where a blend makes such predictions
     """
 
@@ -72,12 +72,12 @@ class Fitted:
     parameters: int = 0
     sigma: Mapping[str, Any] | None = None
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    validation: NDArray[np.float64] | None = None
+    validation: HeldOut | None = None
     held_out: HeldOut | None = None
 
     def predict_validation(self, X: Features, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return (n_validation,) pKd of the validation rows, by what has not learned from them."""
-        return self.model.predict(X, rows) if self.validation is None else self.validation
+        return self.model.predict(X, rows) if self.validation is None else self.validation.predicted
 
     @property
     def epochs(self) -> int:
@@ -152,7 +152,7 @@ def write_results(
         if calibrated is None or sure is None
         else {
             **calibrated.described(),
-            **score_intervals(sure, table, rows[TEST], near["domain"].to_numpy().astype(str)),
+            **score_intervals(sure, table, rows[TEST], near),
         },
     }
     write_json(run.metrics, metrics)
@@ -262,7 +262,7 @@ def _write_predictions(
     if sd is not None:
         frame = frame.with_columns(pl.Series("predicted_sd", sd))
     if sure is not None:
-        frame = frame.with_columns(pl.DataFrame(interval_columns(sure)))
+        frame = frame.with_columns(interval_frame(sure))
     frame = frame.hstack(near)
     with writing(run.test_predictions) as handle:
         frame.write_csv(handle)

@@ -18,7 +18,8 @@ from tailbind.runtime import write_text
 from tailbind.table.leakage import sentence
 from tailbind.table.schema import MEASURED
 from tailbind.table.splitting import TEST, TRAIN
-from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.loop import Trainer
+from tailbind.training.results import EpochResult
 from tailbind.workflows.blending import fit_parts, put_together
 from tailbind.workflows.calibrating import calibrate
 from tailbind.workflows.checking import brief
@@ -51,6 +52,7 @@ def fit_and_evaluate(prepared: Prepared, inputs: Computed) -> dict[str, Any]:
             rows,
             fitted.model,
             fitted.held_out,
+            fitted.validation,
             lambda text: say(prepared.console, text),
         )
     if calibrated is not None:
@@ -158,7 +160,7 @@ def _fit_parts(prepared: Prepared, inputs: Computed) -> Fitted:
     model = combined.model
     seconds = time.perf_counter() - started + sum(record["seconds"] for record in records.values())
     measured = problem.relation[problem.validation] == MEASURED
-    errors = (combined.validation - problem.y[problem.validation])[measured]
+    errors = (combined.validation.predicted - problem.y[problem.validation])[measured]
     error = float(np.square(errors).mean()) if len(errors) else float("nan")
     saved = _checkpoint(prepared, inputs.pipeline.state(), model, 0, error)
     for path in (run.best_model, run.final_model):

@@ -11,7 +11,8 @@ from tailbind.errors import CheckpointError
 from tailbind.models.contract import Predictive
 from tailbind.run_folder import RunFolder
 from tailbind.runtime import cannot_write, write_text
-from tailbind.training.loop import EpochResult, Trainer
+from tailbind.training.loop import Trainer
+from tailbind.training.results import EpochResult
 from tailbind.training.selection import VAL_LOSS
 from tailbind.training.stages import TrainingOptions
 from tailbind.workflows.plan import Plan

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from tailbind.runtime import remarks_to, showing_progress
-from tailbind.training.loop import EpochResult
+from tailbind.training.results import EpochResult
 from tailbind.training.selection import VAL_LOSS
 
 #: Where nobody watches a terminal, a line at most this often (seconds), beside the first and the last epoch.
