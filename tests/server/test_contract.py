@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import schemathesis
 import torch
 from hypothesis import HealthCheck, given, settings
 
@@ -11,8 +12,6 @@ from tailbind.server.app import create_app
 from tailbind.server.model import ServedModel
 
 from .conftest import LOCAL, listening
-
-schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
 schemathesis.checks.load_all_checks()
 positive_data_acceptance = schemathesis.checks.CHECKS.get_one("positive_data_acceptance")

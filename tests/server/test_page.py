@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from playwright import sync_api as playwright
 
 from tailbind.server.app import create_app
 from tailbind.server.limits import Limits
@@ -14,7 +15,6 @@ from tailbind.server.model import ServedModel
 
 from .conftest import LOCAL, listening
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
